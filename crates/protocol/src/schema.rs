@@ -1,0 +1,35 @@
+//! The JSON Schema of everything that travels, generated from the types.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use crate::identity::{EnrollRequest, EnrollResponse, Problem, UnenrollRequest};
+use crate::message::{AgentMessage, Challenge, ControlMessage};
+use crate::report::TaskOutput;
+use crate::task::TaskSpec;
+
+/// The schema as it is checked in at `schema/sortie.v1.json`.
+///
+/// Its root names each document; everything else is in `$defs`.
+pub fn document() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let properties = json!({
+        "agent_message": generator.subschema_for::<AgentMessage>(),
+        "control_message": generator.subschema_for::<ControlMessage>(),
+        "task": generator.subschema_for::<TaskSpec>(),
+        "result": generator.subschema_for::<TaskOutput>(),
+        "challenge": generator.subschema_for::<Challenge>(),
+        "enroll_request": generator.subschema_for::<EnrollRequest>(),
+        "enroll_response": generator.subschema_for::<EnrollResponse>(),
+        "unenroll_request": generator.subschema_for::<UnenrollRequest>(),
+        "problem": generator.subschema_for::<Problem>(),
+    });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:sortie:protocol:sortie.v1",
+        "title": "Sortie, the documents of sortie.v1",
+        "type": "object",
+        "properties": properties,
+        "$defs": generator.take_definitions(true),
+    })
+}

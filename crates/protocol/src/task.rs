@@ -1,0 +1,274 @@
+//! What a client asks for. The same JSON is POSTed to the control plane and travels in an `offer`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::selector::Selector;
+
+/// How long a task may wait for an agent where it does not say, in seconds.
+pub const DEFAULT_QUEUE_SECONDS: u64 = 600;
+
+/// How long an attempt may run where the task does not say, in seconds.
+pub const DEFAULT_RUN_SECONDS: u64 = 60;
+
+/// The longest time that a task may ask for, waiting or running, in seconds (one day).
+pub const MAX_SECONDS: u64 = 86_400;
+
+/// The longest text in any field of a task, in bytes.
+pub const MAX_TEXT_BYTES: usize = 4096;
+
+/// The most labels that a task carries.
+pub const MAX_LABELS: usize = 32;
+
+/// The most paths or submodules that a clone names.
+pub const MAX_PATHS: usize = 256;
+
+/// The kinds of tasks of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    /// Connects to a git server stage by stage and reports what each stage saw.
+    ConnectionTest,
+    /// Clones one reference into a workspace of the agent's.
+    Clone,
+}
+
+/// The kinds of git servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// Azure DevOps Server or Azure DevOps Services.
+    AzureDevops,
+    /// GitLab, self-managed or gitlab.com.
+    Gitlab,
+    /// A git server without an API.
+    Git,
+}
+
+/// What a target is, where the task forces it instead of leaving it to the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// An organization, a collection, GitLab's root or a group.
+    Account,
+    /// A project of Azure DevOps.
+    Project,
+    /// A repository.
+    Repository,
+}
+
+/// What becomes of a clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deliver {
+    /// Nothing is kept: the clone was a check.
+    None,
+    /// A directory on the agent's host.
+    Workspace,
+    /// An archive of the tree at the control plane.
+    Archive,
+    /// A git bundle at the control plane.
+    Bundle,
+    /// Small files, inline.
+    Files,
+}
+
+/// Which submodules a clone takes along.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Submodules {
+    /// `true`: all of them, and theirs; `false`: none.
+    All(bool),
+    /// Only those at these paths.
+    Named(Vec<String>),
+}
+
+/// One unit of work, as a client describes it.
+///
+/// The target is either `url`, or `server` (by the name that the operator gave it) with `project` and
+/// `repository`. Secrets are never part of a task: `credential` is the name of one that the agent has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskSpec {
+    /// What is to be done.
+    pub kind: TaskKind,
+    /// The URL of the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The declared server, instead of `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The project on `server`; for GitLab the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The repository in `project`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The kind of server; found by looking where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// The name of a credential of the agent's; the server's default where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// What the target is, where the URL alone must not decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// The repository to read with git where the target is an account or a project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_repository: Option<String>,
+    /// Which agents may do it.
+    #[serde(default)]
+    pub selector: Selector,
+    /// How long the task may wait, counted from the POST, in seconds.
+    #[serde(default = "default_queue_seconds")]
+    pub queue_seconds: u64,
+    /// How long one attempt may take, counted from its start, in seconds.
+    #[serde(default = "default_run_seconds")]
+    pub run_seconds: u64,
+    /// For the client's own use; nothing is decided by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Clone: branch, tag, full reference or full commit; the default branch where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Clone: how many commits of history; all where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
+    /// Clone: what becomes of it; a workspace where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver: Option<Deliver>,
+    /// Clone: only these directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Clone: submodules; none where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submodules: Option<Submodules>,
+    /// Clone: whether objects of Git LFS are fetched; they stay pointers where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lfs: Option<bool>,
+}
+
+fn default_queue_seconds() -> u64 {
+    DEFAULT_QUEUE_SECONDS
+}
+
+fn default_run_seconds() -> u64 {
+    DEFAULT_RUN_SECONDS
+}
+
+/// What is wrong with a task, and in which field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` {problem}")]
+pub struct TaskError {
+    /// The field's name as in JSON.
+    pub field: &'static str,
+    /// What must hold for it.
+    pub problem: String,
+}
+
+impl TaskSpec {
+    /// Checks what can be said about a task without knowing any agent.
+    ///
+    /// # Errors
+    /// The first field that is out of form. Whether the URL is one of a git server is for the agent to say:
+    /// the answer is a report then, and not an error.
+    pub fn validate(&self) -> Result<(), TaskError> {
+        self.validate_target()?;
+        self.validate_times()?;
+        self.selector
+            .validate()
+            .map_err(|error| TaskError { field: "selector", problem: error.to_string() })?;
+        self.validate_lengths()?;
+        let is_clone = self.kind == TaskKind::Clone;
+        let clone_only = [
+            ("reference", self.reference.is_some()),
+            ("depth", self.depth.is_some()),
+            ("deliver", self.deliver.is_some()),
+            ("paths", !self.paths.is_empty()),
+            ("submodules", self.submodules.is_some()),
+            ("lfs", self.lfs.is_some()),
+        ];
+        for (field, is_set) in clone_only {
+            ensure(is_clone || !is_set, field, "belongs to a clone")?;
+        }
+        ensure(self.depth != Some(0), "depth", "is at least 1")
+    }
+
+    fn validate_target(&self) -> Result<(), TaskError> {
+        ensure(
+            self.url.is_some() != self.server.is_some(),
+            "url",
+            "or `server` names the target: exactly one of the two",
+        )?;
+        let by_url = self.url.is_some();
+        ensure(!(by_url && self.project.is_some()), "project", "goes with `server`, not with `url`")?;
+        ensure(!(by_url && self.repository.is_some()), "repository", "goes with `server`, not with `url`")
+    }
+
+    fn validate_times(&self) -> Result<(), TaskError> {
+        for (field, seconds) in [("queue_seconds", self.queue_seconds), ("run_seconds", self.run_seconds)] {
+            ensure((1..=MAX_SECONDS).contains(&seconds), field, &format!("is between 1 and {MAX_SECONDS}"))?;
+        }
+        Ok(())
+    }
+
+    fn validate_lengths(&self) -> Result<(), TaskError> {
+        let texts = [
+            ("server", &self.server),
+            ("project", &self.project),
+            ("repository", &self.repository),
+            ("credential", &self.credential),
+            ("test_repository", &self.test_repository),
+            ("reference", &self.reference),
+        ];
+        let too_long = format!("has {MAX_TEXT_BYTES} bytes at most and is not empty");
+        for (field, text) in texts {
+            let fits = text.as_ref().is_none_or(|text| !text.is_empty() && text.len() <= MAX_TEXT_BYTES);
+            ensure(fits, field, &too_long)?;
+        }
+        let labels_fit = self.labels.len() <= MAX_LABELS
+            && self.labels.iter().all(|(key, value)| key.len() + value.len() <= MAX_TEXT_BYTES);
+        ensure(labels_fit, "labels", &format!("has {MAX_LABELS} entries at most"))?;
+        ensure(self.paths.len() <= MAX_PATHS, "paths", &format!("has {MAX_PATHS} entries at most"))
+    }
+}
+
+fn ensure(holds: bool, field: &'static str, problem: &str) -> Result<(), TaskError> {
+    if holds { Ok(()) } else { Err(TaskError { field, problem: problem.to_owned() }) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn problem(json: &str) -> Option<&'static str> {
+        let task: TaskSpec = serde_json::from_str(json).unwrap();
+        task.validate().err().map(|error| error.field)
+    }
+
+    #[test]
+    fn a_task_names_exactly_one_target() {
+        assert_eq!(problem(r#"{"kind":"connection-test","url":"https://git.example/a"}"#), None);
+        assert_eq!(problem(r#"{"kind":"connection-test"}"#), Some("url"));
+        assert_eq!(problem(r#"{"kind":"connection-test","url":"https://a","server":"ado"}"#), Some("url"));
+        assert_eq!(problem(r#"{"kind":"connection-test","url":"https://a","project":"p"}"#), Some("project"));
+    }
+
+    #[test]
+    fn limits_hold_and_fields_of_a_clone_stay_with_clones() {
+        let task = |rest: &str| format!(r#"{{"kind":"connection-test","url":"https://a"{rest}}}"#);
+        assert_eq!(problem(&task(r#","run_seconds":0"#)), Some("run_seconds"));
+        assert_eq!(problem(&task(r#","queue_seconds":86401"#)), Some("queue_seconds"));
+        assert_eq!(problem(&task(r#","depth":1"#)), Some("depth"));
+        assert_eq!(problem(&task(r#","selector":{"all":[""]}"#)), Some("selector"));
+        assert_eq!(problem(r#"{"kind":"clone","url":"https://a","depth":0}"#), Some("depth"));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let task: TaskSpec = serde_json::from_str(r#"{"kind":"clone","url":"https://a"}"#).unwrap();
+        assert_eq!((task.queue_seconds, task.run_seconds), (600, 60));
+    }
+}
