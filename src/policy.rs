@@ -1,0 +1,311 @@
+//! What this agent may do and where it may go: pure decisions, each with its reason.
+//!
+//! Nothing here opens a socket or reads a file. The declared servers are the allowlist; the control plane
+//! cannot add to it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::config::Server;
+use crate::remote_url::{RemoteUrl, Scheme};
+
+/// Why a target is refused before any socket opens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Plain http to a server that is not declared so.
+    #[error("plain http is used only for a server that the operator declared with an http URL")]
+    PlainHttp,
+    /// No declared server has this scheme, host, port and path.
+    #[error("{}", .0.message())]
+    NotDeclared(NotDeclared),
+    /// The task named a server that the configuration does not have.
+    #[error("the configuration declares no server named `{0}`")]
+    UnknownServer(String),
+    /// The task named a credential that the server does not list.
+    #[error("the server `{server}` lists no credential named `{credential}`")]
+    CredentialNotListed {
+        /// The server's name.
+        server: String,
+        /// The credential's name.
+        credential: String,
+    },
+}
+
+/// How close an undeclared target came to a declared one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotDeclared {
+    /// No declared server has this host.
+    Host(String),
+    /// The host is declared, with other ports or schemes.
+    Endpoint {
+        /// What was asked for, as `scheme://host[:port]`.
+        asked: String,
+        /// The server that has the host.
+        server: String,
+    },
+    /// The endpoint is declared, for other paths.
+    Path {
+        /// The server that has the endpoint.
+        server: String,
+        /// Its base path.
+        base: String,
+    },
+}
+
+impl NotDeclared {
+    fn message(&self) -> String {
+        match self {
+            Self::Host(host) => format!("no declared server has the host {host}"),
+            Self::Endpoint { asked, server } => {
+                format!("the server `{server}` is declared on that host, but not as {asked}")
+            }
+            Self::Path { server, base } => {
+                format!("the server `{server}` is declared for paths below {base} only")
+            }
+        }
+    }
+}
+
+/// The operator's word on where tasks may go.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    servers: Vec<Arc<Server>>,
+}
+
+impl Policy {
+    /// A policy that allows these servers and nothing else.
+    pub fn new(servers: impl IntoIterator<Item = Server>) -> Self {
+        Self { servers: servers.into_iter().map(Arc::new).collect() }
+    }
+
+    /// The server of that name.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownServer`].
+    pub fn server(&self, name: &str) -> Result<Arc<Server>, Refusal> {
+        let found = self.servers.iter().find(|server| server.name == name);
+        found.cloned().ok_or_else(|| Refusal::UnknownServer(name.to_owned()))
+    }
+
+    /// The declared server that covers a URL; the one with the longest base where several do.
+    ///
+    /// # Errors
+    /// [`Refusal::PlainHttp`] or [`Refusal::NotDeclared`] with how close it came.
+    pub fn admit(&self, url: &RemoteUrl) -> Result<Arc<Server>, Refusal> {
+        let covering = self.servers.iter().filter(|server| bases(server).any(|base| base.contains(url)));
+        if let Some(server) = covering.max_by_key(|server| server.url.segments().len()) {
+            return Ok(Arc::clone(server));
+        }
+        if url.scheme() == Scheme::Http {
+            return Err(Refusal::PlainHttp);
+        }
+        Err(Refusal::NotDeclared(self.nearest(url)))
+    }
+
+    /// Checks that a task may use a credential on a server.
+    ///
+    /// # Errors
+    /// [`Refusal::CredentialNotListed`].
+    pub fn admit_credential(server: &Server, credential: &str) -> Result<(), Refusal> {
+        if server.lists_credential(credential) {
+            return Ok(());
+        }
+        Err(Refusal::CredentialNotListed { server: server.name.clone(), credential: credential.to_owned() })
+    }
+
+    fn nearest(&self, url: &RemoteUrl) -> NotDeclared {
+        let same_endpoint = |base: &RemoteUrl| {
+            (base.scheme(), base.host(), base.port()) == (url.scheme(), url.host(), url.port())
+        };
+        for server in &self.servers {
+            if let Some(base) = bases(server).find(|base| same_endpoint(base)) {
+                return NotDeclared::Path { server: server.name.clone(), base: base.path().to_owned() };
+            }
+        }
+        let same_host = self.servers.iter().find(|s| bases(s).any(|base| base.host() == url.host()));
+        match same_host {
+            Some(server) => NotDeclared::Endpoint { asked: url.origin(), server: server.name.clone() },
+            None => NotDeclared::Host(url.host().to_owned()),
+        }
+    }
+}
+
+fn bases(server: &Server) -> impl Iterator<Item = &RemoteUrl> {
+    std::iter::once(&server.url).chain(server.ssh.as_ref())
+}
+
+/// Which addresses a connection may go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressRule {
+    /// Anything but loopback, link-local, metadata and addresses that no host has.
+    Remote,
+    /// The same, and loopback.
+    RemoteOrLoopback,
+}
+
+impl AddressRule {
+    /// The rule for a declared server at `host`: loopback only where the operator wrote it.
+    pub fn for_server(server: &Server, host: &str) -> Self {
+        let is_loopback_host =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if server.allow_loopback || is_loopback_host { Self::RemoteOrLoopback } else { Self::Remote }
+    }
+}
+
+/// Why an address is not connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressRefusal {
+    /// 127.0.0.0/8 or `::1`, where the operator did not write it.
+    #[error("a loopback address")]
+    Loopback,
+    /// 169.254.0.0/16, fe80::/10: among them the metadata services of cloud providers.
+    #[error("a link-local or metadata address")]
+    LinkLocal,
+    /// Unspecified, broadcast, multicast: no host has it.
+    #[error("an address that no host has")]
+    NoHost,
+}
+
+/// Decides about one address, in whatever spelling it came.
+///
+/// # Errors
+/// Why it is refused.
+pub fn check_address(address: IpAddr, rule: AddressRule) -> Result<(), AddressRefusal> {
+    match embedded(address) {
+        IpAddr::V4(address) => check_ipv4(address, rule),
+        IpAddr::V6(address) => check_ipv6(address, rule),
+    }
+}
+
+/// The IPv4 address that an IPv6 one only wraps (mapped, compatible, NAT64, 6to4), or the address itself.
+fn embedded(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let octets = v6.octets();
+    let four =
+        |at: usize| IpAddr::V4(Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3]));
+    let is_compatible = octets[..12] == [0; 12] && !v6.is_loopback() && !v6.is_unspecified();
+    match v6.segments() {
+        _ if v6.to_ipv4_mapped().is_some() || is_compatible => four(12),
+        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => four(12),
+        [0x2002, ..] => four(2),
+        _ => address,
+    }
+}
+
+fn check_ipv4(address: Ipv4Addr, rule: AddressRule) -> Result<(), AddressRefusal> {
+    // Azure's wire server and Alibaba's metadata service lie outside of the link-local range.
+    const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200)];
+    if address.is_link_local() || METADATA.contains(&address) {
+        return Err(AddressRefusal::LinkLocal);
+    }
+    if address.is_loopback() {
+        return if rule == AddressRule::RemoteOrLoopback { Ok(()) } else { Err(AddressRefusal::Loopback) };
+    }
+    let is_this_network = address.octets()[0] == 0;
+    if is_this_network || address.is_broadcast() || address.is_multicast() {
+        return Err(AddressRefusal::NoHost);
+    }
+    Ok(())
+}
+
+fn check_ipv6(address: Ipv6Addr, rule: AddressRule) -> Result<(), AddressRefusal> {
+    // The metadata service of AWS has a unique local address.
+    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    if address.is_unicast_link_local() || address == METADATA {
+        return Err(AddressRefusal::LinkLocal);
+    }
+    if address.is_loopback() {
+        return if rule == AddressRule::RemoteOrLoopback { Ok(()) } else { Err(AddressRefusal::Loopback) };
+    }
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(AddressRefusal::NoHost);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Proxy;
+
+    fn server(name: &str, url: &str, ssh: Option<&str>) -> Server {
+        Server {
+            name: name.into(),
+            provider: None,
+            url: RemoteUrl::parse(url).unwrap(),
+            ssh: ssh.map(|url| RemoteUrl::parse(url).unwrap()),
+            credential: Some("pat".into()),
+            credentials: vec!["other".into()],
+            known_hosts_file: None,
+            ca_file: None,
+            proxy: Proxy::Direct,
+            allow_loopback: false,
+        }
+    }
+
+    fn admitted(policy: &Policy, url: &str) -> Result<String, Refusal> {
+        policy.admit(&RemoteUrl::parse(url).unwrap()).map(|server| server.name.clone())
+    }
+
+    #[test]
+    fn only_declared_schemes_hosts_ports_and_paths_are_admitted() {
+        let policy = Policy::new([
+            server("ado", "https://ado.example/Default", Some("ssh://ado.example:22")),
+            server("shop", "https://ado.example/Default/Shop", None),
+            server("lab", "http://lab.example:8080", None),
+        ]);
+        assert_eq!(admitted(&policy, "https://ado.example/Default/X/_git/x").unwrap(), "ado");
+        assert_eq!(admitted(&policy, "https://ado.example/Default/Shop/_git/x").unwrap(), "shop");
+        assert_eq!(admitted(&policy, "git@ado.example:v3/a/b/c").unwrap(), "ado");
+        assert_eq!(admitted(&policy, "http://lab.example:8080/x").unwrap(), "lab");
+        let refused = |url| admitted(&policy, url).unwrap_err();
+        assert_eq!(refused("http://ado.example/Default/X"), Refusal::PlainHttp);
+        assert!(matches!(
+            refused("https://ado.example/Other/X"),
+            Refusal::NotDeclared(NotDeclared::Path { .. })
+        ));
+        assert!(matches!(
+            refused("https://ado.example:444/Default"),
+            Refusal::NotDeclared(NotDeclared::Endpoint { .. })
+        ));
+        assert!(matches!(refused("https://evil.example/"), Refusal::NotDeclared(NotDeclared::Host(_))));
+    }
+
+    #[test]
+    fn only_listed_credentials_are_admitted() {
+        let ado = server("ado", "https://ado.example", None);
+        assert!(
+            Policy::admit_credential(&ado, "pat").is_ok() && Policy::admit_credential(&ado, "other").is_ok()
+        );
+        assert!(matches!(Policy::admit_credential(&ado, "root"), Err(Refusal::CredentialNotListed { .. })));
+    }
+
+    #[test]
+    fn addresses_are_judged_in_every_spelling() {
+        let check = |text: &str, rule| check_address(text.parse().unwrap(), rule);
+        for private in ["10.0.0.1", "192.168.1.1", "fd00::1", "203.0.113.7", "2001:db8::1"] {
+            assert_eq!(check(private, AddressRule::Remote), Ok(()), "{private}");
+        }
+        for loopback in
+            ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "::127.0.0.1"]
+        {
+            assert_eq!(check(loopback, AddressRule::Remote), Err(AddressRefusal::Loopback), "{loopback}");
+            assert_eq!(check(loopback, AddressRule::RemoteOrLoopback), Ok(()), "{loopback}");
+        }
+        for metadata in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "168.63.129.16",
+            "2002:a9fe:a9fe::",
+        ] {
+            let refused = check(metadata, AddressRule::RemoteOrLoopback);
+            assert_eq!(refused, Err(AddressRefusal::LinkLocal), "{metadata}");
+        }
+        for nobody in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1"] {
+            assert_eq!(check(nobody, AddressRule::RemoteOrLoopback), Err(AddressRefusal::NoHost), "{nobody}");
+        }
+    }
+}
