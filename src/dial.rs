@@ -1,1 +1,138 @@
+//! The door: the only place of the daemon that opens connections.
+//!
+//! It hands out two things. [`Door::connect`] gives a connected stream, and measures every stage on the
+//! way: lookup, proxy, TCP, TLS. [`Door::client`] gives an HTTP client that is bound to one origin. Either
+//! way each address is shown to the operator's policy before it is connected to, TLS is always verified,
+//! and what goes wrong has a name.
 
+mod connect;
+mod error;
+mod http;
+mod names;
+mod proxy;
+mod stream;
+mod tls;
+mod tunnel;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Proxy, Server};
+use crate::policy::AddressRule;
+use crate::remote_url::{RemoteUrl, Scheme};
+use crate::report::StageLog;
+
+pub use error::{
+    CaFileProblem, CertificateProblem, DialError, HttpError, Obstacle, ProxySettingProblem, ResolverProblem,
+};
+pub use http::{HttpClient, read_limited};
+pub use names::{LookupError, Names, SystemNames};
+pub use proxy::ProxyEnvironment;
+pub use stream::{Plain, Stream, StreamFacts, Tls};
+pub use tls::{CertificateFacts, TlsFacts};
+
+/// How long one address, one proxy or one handshake may take.
+pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long all addresses of a host together may take, or a proxy's tunnel.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the lookup of a name may take.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest CA file, in bytes. The bundles of distributions have about 230 KiB.
+pub const MAX_CA_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Where a connection goes and what it must look like.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The host: a name in its ASCII form, or an address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// What is spoken on the stream.
+    pub alpn: Alpn,
+    /// Which addresses the host may have.
+    pub rule: AddressRule,
+    /// How the connection leaves this host.
+    pub proxy: Proxy,
+    /// Authorities that are trusted in addition to the platform's, in PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What is spoken on a stream: what TLS announces, and which of the environment's proxies are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// HTTP/1.1 alone, as a WebSocket needs it.
+    Http1,
+    /// HTTP/2 or HTTP/1.1.
+    Http2OrHttp1,
+    /// No HTTP, such as SSH: nothing is announced, and the environment's HTTP proxies are not meant for it.
+    None,
+}
+
+impl Destination {
+    /// The destination of a URL on a declared server. TLS is spoken where the URL is https.
+    pub fn for_url(url: &RemoteUrl, server: &Server) -> Self {
+        Self {
+            host: url.host().to_owned(),
+            port: url.port(),
+            tls: url.scheme() == Scheme::Https,
+            alpn: if url.scheme() == Scheme::Ssh { Alpn::None } else { Alpn::Http2OrHttp1 },
+            rule: AddressRule::for_server(server, url.host()),
+            proxy: server.proxy.clone(),
+            ca_file: server.ca_file.clone(),
+        }
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub fn endpoint(&self) -> String {
+        proxy::endpoint(&self.host, self.port)
+    }
+}
+
+/// The door. Shared by everything that opens connections; it keeps TLS configurations and HTTP clients.
+pub struct Door {
+    environment: ProxyEnvironment,
+    lookup: names::Lookup,
+    trust: tls::Trust,
+    clients: http::Clients,
+}
+
+impl Door {
+    /// A door that looks names up as the host is configured to.
+    pub fn new(environment: ProxyEnvironment) -> Self {
+        Self::with_names(environment, Arc::new(SystemNames))
+    }
+
+    /// A door that looks names up in another way.
+    pub fn with_names(environment: ProxyEnvironment, names: Arc<dyn Names>) -> Self {
+        Self {
+            environment,
+            lookup: names::Lookup::new(names),
+            trust: tls::Trust::default(),
+            clients: http::Clients::default(),
+        }
+    }
+
+    /// Opens a connection and records the stages `resolve`, `proxy`, `connect` and `tls`, those that apply,
+    /// with their facts. The last one still runs when this returns, so that its caller can add to it.
+    ///
+    /// # Errors
+    /// Why there is no connection; [`DialError::stage`] says where.
+    pub async fn connect(&self, destination: &Destination, log: &StageLog) -> Result<Stream, DialError> {
+        connect::connect(self, destination, log).await
+    }
+
+    /// The HTTP client for a destination. It records no stages; every connection of its own is looked up
+    /// and shown to policy again.
+    ///
+    /// # Errors
+    /// Where the destination is an address that policy refuses, or trust or proxy cannot be set up.
+    pub async fn client(&self, destination: &Destination) -> Result<HttpClient, DialError> {
+        http::client(self, destination).await
+    }
+}

@@ -1,0 +1,373 @@
+//! Why a connection or a request did not come about, named by meaning.
+//!
+//! Everything here is decided from error numbers, alerts, certificates and answers. No text of a library's
+//! error is read, and none of these errors can hold a secret.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::AddressRefusal;
+use crate::report::Stage;
+
+/// Why no connection came about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The host leads to addresses of which none may be connected to; this is the first of them.
+    #[error("{host} leads to {address}, {refusal}")]
+    AddressNotAllowed {
+        /// The host as it was asked for.
+        host: String,
+        /// The address that was refused.
+        address: IpAddr,
+        /// Why.
+        refusal: AddressRefusal,
+    },
+    /// The resolver says that there is no such name, or that it has no address.
+    #[error("the resolver knows no address of {host}")]
+    NameNotFound {
+        /// The name.
+        host: String,
+    },
+    /// The resolver gave no verdict.
+    #[error("the resolver gave no answer for {host}: {problem}")]
+    ResolverFailed {
+        /// The name.
+        host: String,
+        /// What became of the question.
+        problem: ResolverProblem,
+    },
+    /// The environment names a proxy of a form that cannot be used.
+    #[error("the variable {variable} names no usable proxy: {problem}")]
+    ProxySetting {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: ProxySettingProblem,
+    },
+    /// The proxy accepted no connection.
+    #[error("the proxy {proxy} accepted no connection: {problem}")]
+    ProxyUnreachable {
+        /// The proxy as `host:port`.
+        proxy: String,
+        /// What stood in the way.
+        problem: Obstacle,
+    },
+    /// The proxy answered 407.
+    #[error("the proxy {proxy} demands authentication")]
+    ProxyAuthRequired {
+        /// The proxy as `host:port`.
+        proxy: String,
+        /// The schemes that it offers, in lower case, such as `basic`, `ntlm`, `negotiate`.
+        schemes: Vec<String>,
+        /// Whether a user and a password were sent and not accepted.
+        credentials_sent: bool,
+    },
+    /// The proxy answered CONNECT with another status than 2xx and 407.
+    #[error("the proxy {proxy} refused the tunnel with status {status}")]
+    ProxyRefused {
+        /// The proxy as `host:port`.
+        proxy: String,
+        /// The status.
+        status: u16,
+    },
+    /// What the proxy answered to CONNECT is no HTTP, is cut off or has no end.
+    #[error("the proxy {proxy} did not answer CONNECT in HTTP")]
+    ProxyNotHttp {
+        /// The proxy as `host:port`.
+        proxy: String,
+    },
+    /// Nothing listens there, or a firewall rejects.
+    #[error("{endpoint} refused the connection")]
+    Refused {
+        /// `host:port`.
+        endpoint: String,
+    },
+    /// No answer within the time; through a proxy, no tunnel within it.
+    #[error("{endpoint} did not answer within {} s", .after.as_secs())]
+    TimedOut {
+        /// `host:port`.
+        endpoint: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// No route to it.
+    #[error("there is no route to {endpoint}")]
+    Unreachable {
+        /// `host:port`.
+        endpoint: String,
+    },
+    /// Cut right after connecting, before the peer said anything.
+    #[error("the connection to {endpoint} was cut before the peer said anything")]
+    Reset {
+        /// `host:port`.
+        endpoint: String,
+        /// Whether the peer cut it after our first TLS message; Schannel does so where no suite is common.
+        during_tls: bool,
+    },
+    /// Another error of the operating system's.
+    #[error("the connection to {endpoint} failed ({kind:?})")]
+    Socket {
+        /// `host:port`.
+        endpoint: String,
+        /// Its kind.
+        kind: io::ErrorKind,
+    },
+    /// The peer speaks something else than TLS.
+    #[error("the peer does not speak TLS on this port")]
+    NotTls {
+        /// The first bytes that it sent, at most 16, with dots for what cannot be printed.
+        first_bytes: String,
+    },
+    /// The handshake did not come to an end.
+    #[error("the TLS handshake did not end within {} s", .after.as_secs())]
+    TlsTimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The chain ends in an authority that is not trusted.
+    #[error("the certificate of {subject} was issued by {issuer}, which is not trusted")]
+    UntrustedIssuer {
+        /// The subject of the server's certificate.
+        subject: String,
+        /// The issuer at the end of the chain that was sent.
+        issuer: String,
+        /// SHA-256 of the server's certificate, hex with colons.
+        fingerprint: String,
+        /// Whether the server's certificate is signed by itself.
+        self_signed: bool,
+        /// The product for TLS inspection that the issuer is known to belong to.
+        inspection: Option<&'static str>,
+    },
+    /// The server sent its own certificate alone, and that names where its issuer's can be had.
+    #[error("the server sent its certificate without that of its issuer, {issuer}")]
+    IncompleteChain {
+        /// The subject of the server's certificate.
+        subject: String,
+        /// Its issuer, which was not sent.
+        issuer: String,
+        /// Where the certificate says that the issuer's can be had.
+        issuer_url: String,
+        /// SHA-256 of the server's certificate, hex with colons.
+        fingerprint: String,
+    },
+    /// A certificate of the chain is past its time.
+    #[error("the certificate of {subject} expired at {not_after}")]
+    Expired {
+        /// The subject of the certificate.
+        subject: String,
+        /// Its last moment, by RFC 3339.
+        not_after: String,
+    },
+    /// A certificate of the chain is before its time.
+    #[error("the certificate of {subject} is not valid before {not_before}")]
+    NotYetValid {
+        /// The subject of the certificate.
+        subject: String,
+        /// Its first moment, by RFC 3339.
+        not_before: String,
+    },
+    /// The certificate is for other names.
+    #[error("the certificate is not for {host}")]
+    NameMismatch {
+        /// The host that was asked for.
+        host: String,
+        /// The names in the certificate; empty where it has none but a common name.
+        names: Vec<String>,
+    },
+    /// A certificate that is wrong in itself.
+    #[error("the certificate of {subject} cannot be used: {problem}")]
+    InvalidCertificate {
+        /// The subject of the server's certificate, empty where it cannot be read.
+        subject: String,
+        /// What is wrong with it.
+        problem: CertificateProblem,
+    },
+    /// No common version of TLS or no common suite.
+    #[error("the server offers no version of TLS and no cipher suite that is considered safe")]
+    LegacyOnly,
+    /// The server wants a certificate of the client's and refused without.
+    #[error("the server demands a client certificate")]
+    ClientCertificateRequired,
+    /// The handshake ended in another alert or break of the rules of TLS.
+    #[error("the TLS handshake failed")]
+    TlsFailed {
+        /// The alert that the server sent, by its number in the registry of TLS.
+        alert: Option<u8>,
+    },
+    /// The file with further authorities cannot be used.
+    #[error("the CA file {} cannot be used: {problem}", .path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: CaFileProblem,
+    },
+    /// The HTTP client could not be set up: a bug.
+    #[error("the HTTP client could not be set up")]
+    ClientSetup,
+}
+
+/// Why a resolver gave no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResolverProblem {
+    /// A temporary failure; mostly a server that cannot be reached or answers SERVFAIL.
+    #[error("a temporary failure")]
+    Temporary,
+    /// A failure that the resolver calls permanent.
+    #[error("a permanent failure")]
+    Permanent,
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// Another code of getaddrinfo's.
+    #[error("code {0} of getaddrinfo")]
+    Code(i32),
+}
+
+/// What stood between this host and a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// Its name does not exist.
+    #[error("its name does not exist")]
+    NameNotFound,
+    /// The resolver gave no verdict on its name.
+    #[error("the resolver gave no answer for its name")]
+    ResolverFailed,
+    /// Nothing listens there.
+    #[error("nothing listens on that port")]
+    Refused,
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// No route.
+    #[error("no route to it")]
+    Unreachable,
+    /// The connection was cut.
+    #[error("the connection was cut")]
+    Reset,
+    /// Another error of the operating system's.
+    #[error("an error of the operating system ({0:?})")]
+    Socket(io::ErrorKind),
+}
+
+/// What is wrong with a variable that names a proxy. The value is never repeated: it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxySettingProblem {
+    /// A scheme other than http.
+    #[error("the scheme `{0}` is not supported, only http is")]
+    Scheme(String),
+    /// No URL and no `host:port`.
+    #[error("it is not of the form http://[user:password@]host[:port]")]
+    Form,
+}
+
+/// What is wrong with a certificate in itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateProblem {
+    /// It cannot be parsed.
+    #[error("it is malformed")]
+    Malformed,
+    /// A certificate of an authority, which is trusted as such, stands for the server itself.
+    #[error("it is an authority's certificate and not a server's")]
+    AuthorityAsServer,
+    /// It is not for servers.
+    #[error("it is not issued for servers")]
+    Purpose,
+    /// A signature that does not fit.
+    #[error("a signature in its chain is wrong")]
+    Signature,
+    /// A signature of a kind that is not accepted, such as SHA-1.
+    #[error("a signature in its chain is of a kind that is not accepted, such as SHA-1")]
+    SignatureAlgorithm,
+    /// It was revoked.
+    #[error("it was revoked")]
+    Revoked,
+    /// Anything else, such as a constraint of an authority's that it breaks.
+    #[error("it breaks the rules of its chain")]
+    Other,
+}
+
+/// What is wrong with a CA file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CaFileProblem {
+    /// It cannot be read.
+    #[error("it cannot be read ({0:?})")]
+    Unreadable(io::ErrorKind),
+    /// It is over the limit.
+    #[error("it is larger than {} bytes", super::MAX_CA_FILE_BYTES)]
+    TooLarge,
+    /// It holds no certificate in PEM.
+    #[error("it holds no certificate in PEM")]
+    NoCertificate,
+    /// One of its certificates cannot be read.
+    #[error("it holds a certificate that cannot be read")]
+    Malformed,
+}
+
+impl DialError {
+    /// The stage in which this shows.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::AddressNotAllowed { .. } | Self::NameNotFound { .. } | Self::ResolverFailed { .. } => {
+                Stage::Resolve
+            }
+            Self::ProxySetting { .. }
+            | Self::ProxyUnreachable { .. }
+            | Self::ProxyAuthRequired { .. }
+            | Self::ProxyRefused { .. }
+            | Self::ProxyNotHttp { .. } => Stage::Proxy,
+            Self::Refused { .. }
+            | Self::TimedOut { .. }
+            | Self::Unreachable { .. }
+            | Self::Reset { .. }
+            | Self::Socket { .. }
+            | Self::ClientSetup => Stage::Connect,
+            Self::NotTls { .. }
+            | Self::TlsTimedOut { .. }
+            | Self::UntrustedIssuer { .. }
+            | Self::IncompleteChain { .. }
+            | Self::Expired { .. }
+            | Self::NotYetValid { .. }
+            | Self::NameMismatch { .. }
+            | Self::InvalidCertificate { .. }
+            | Self::LegacyOnly
+            | Self::ClientCertificateRequired
+            | Self::TlsFailed { .. }
+            | Self::CaFile { .. } => Stage::Tls,
+        }
+    }
+}
+
+/// Why a request got no answer, or its answer could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpError {
+    /// No connection came about.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The answer is larger than what is read.
+    #[error("the answer is larger than {max_bytes} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// The connection broke while the request or the answer was on its way.
+    #[error("the connection broke in the middle ({kind:?})")]
+    Interrupted {
+        /// How it broke.
+        kind: io::ErrorKind,
+    },
+    /// What came is no HTTP.
+    #[error("the answer breaks the rules of HTTP")]
+    Protocol,
+    /// Nothing came for too long.
+    #[error("nothing came for {} s", .after.as_secs())]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The request was out of form, or made to leave the client's origin: a bug.
+    #[error("the request is out of form or would leave its origin")]
+    BadRequest,
+}
