@@ -1,0 +1,96 @@
+//! What the dispatcher takes over from the store when it starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::task::{Ended, Live, Phase, Task};
+use super::{Dispatcher, Posted};
+
+/// A task that was not completed when the control plane stopped.
+#[derive(Debug, Clone)]
+pub struct RestoredTask {
+    /// The task.
+    pub posted: Posted,
+    /// How long ago it was posted.
+    pub waited: Duration,
+    /// Why it is to stop, where somebody said so.
+    pub cancel: Option<String>,
+    /// Its attempts, by their numbers.
+    pub attempts: Vec<RestoredAttempt>,
+}
+
+/// An attempt of such a task.
+#[derive(Debug, Clone)]
+pub struct RestoredAttempt {
+    /// Its number.
+    pub number: u32,
+    /// The agent.
+    pub agent_id: String,
+    /// The agent's name then.
+    pub agent_name: String,
+    /// Whether it had started.
+    pub started: bool,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// Whether a result ended it.
+    pub by_result: bool,
+    /// Whether it counts towards the limit of attempts.
+    pub counted: bool,
+}
+
+impl Dispatcher {
+    /// Takes over the live tasks of the store, in the order in which they were posted. To be called once,
+    /// before the first event.
+    ///
+    /// A running attempt gets a fresh lease, so that its agent can come back and resume it. An attempt that
+    /// was offered gets the time of an offer: its agent may have accepted while nobody was listening.
+    pub fn restore(&mut self, now: Duration, tasks: Vec<RestoredTask>) {
+        for restored in tasks {
+            let task = self.restored(now, restored);
+            self.insert(task);
+        }
+    }
+
+    fn restored(&mut self, now: Duration, restored: RestoredTask) -> Task {
+        let RestoredTask { posted, waited, cancel, attempts } = restored;
+        let left = Duration::from_secs(posted.spec.queue_seconds).saturating_sub(waited);
+        let mut task = Task {
+            id: posted.id,
+            order: self.next_count(),
+            posted_at: now.saturating_sub(waited),
+            queue_until: now + left,
+            spec: posted.spec,
+            bytes: posted.bytes,
+            last_number: 0,
+            counted: 0,
+            live: None,
+            ended: BTreeMap::new(),
+            refused_by: BTreeSet::new(),
+            refusal: None,
+            cancel,
+        };
+        for attempt in attempts {
+            task.last_number = task.last_number.max(attempt.number);
+            task.counted += u32::from(attempt.counted);
+            if attempt.ended {
+                let ended = Ended { agent_id: attempt.agent_id, by_result: attempt.by_result };
+                task.ended.insert(attempt.number, ended);
+                continue;
+            }
+            let (phase, ends_at) = if attempt.started {
+                (Phase::Running, self.lease_end(now))
+            } else {
+                (Phase::Offered, now + self.times.accept)
+            };
+            task.live = Some(Live {
+                number: attempt.number,
+                agent_id: attempt.agent_id,
+                agent_name: attempt.agent_name,
+                phase,
+                ends_at,
+                resumed: false,
+            });
+        }
+        task
+    }
+}

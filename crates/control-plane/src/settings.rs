@@ -1,0 +1,116 @@
+//! Every duration and every limit that the server holds to, in two structs that are handed in.
+
+use std::time::Duration;
+
+/// The durations that the server and its dispatcher keep.
+#[derive(Debug, Clone)]
+pub struct Times {
+    /// How long an agent may think about an offer.
+    pub accept: Duration,
+    /// How long a lease lasts from the offer and from each renewal, as the agent is told.
+    pub lease: Duration,
+    /// How much longer the control plane waits than the agent was told. The agent counts from the moment
+    /// when a message arrives, which is later than the moment when it was sent.
+    pub lease_margin: Duration,
+    /// How often an agent is to renew its leases.
+    pub renew: Duration,
+    /// How often a ping is sent.
+    pub ping: Duration,
+    /// After how much silence an agent is taken for dead.
+    pub dead_after: Duration,
+    /// How long a new connection may take until its `hello` has arrived.
+    pub hello: Duration,
+    /// How long one message to an agent may take to be written.
+    pub write: Duration,
+    /// How long a client may take to send the head of a request, and a TLS handshake may take.
+    pub request_head: Duration,
+    /// How long a client may take to send the body of a request.
+    pub request_body: Duration,
+    /// How long a challenge outside of a session can be answered.
+    pub challenge: Duration,
+    /// The longest `?wait=` that is kept; longer ones are shortened to it.
+    pub longest_wait: Duration,
+    /// How long requests may go on after a stop was asked for.
+    pub stop_grace: Duration,
+    /// Over how long the agents' reconnections are spread after a stop.
+    pub reconnect_spread: Duration,
+    /// How long the engine pauses after a failure of the store before it starts anew.
+    pub store_pause: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            accept: seconds(10),
+            lease: seconds(60),
+            lease_margin: seconds(5),
+            renew: seconds(20),
+            ping: seconds(15),
+            dead_after: seconds(30),
+            hello: seconds(10),
+            write: seconds(10),
+            request_head: seconds(10),
+            request_body: seconds(30),
+            challenge: seconds(60),
+            longest_wait: seconds(60),
+            stop_grace: seconds(10),
+            reconnect_spread: seconds(5),
+            store_pause: seconds(1),
+        }
+    }
+}
+
+/// How much of anything there may be.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Attempts that were lost before a task is dead.
+    pub attempts_per_task: u32,
+    /// Offers, lost or rejected, before a task is dead.
+    pub offers_per_task: u32,
+    /// Tasks that are not completed yet.
+    pub live_tasks: usize,
+    /// Connections at once, of agents and clients together.
+    pub connections: usize,
+    /// Agents that have connected and not proved yet who they are.
+    pub handshakes: usize,
+    /// Challenges outside of a session that wait for their answer.
+    pub challenges: usize,
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Messages that one agent may send that are not understood, before its session ends.
+    pub protocol_errors: u32,
+    /// Messages that wait to be written to one agent, before it is taken for stuck.
+    pub outbound_messages: usize,
+    /// Bytes that wait to be written to one agent.
+    pub outbound_bytes: usize,
+    /// Commands that wait for the engine.
+    pub commands: usize,
+    /// Commands that are committed together.
+    pub batch: usize,
+    /// Events that a slow watcher may fall behind before it reads the store instead.
+    pub watched_events: usize,
+    /// Slots that an agent can offer at once.
+    pub credit: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            attempts_per_task: 5,
+            offers_per_task: 100,
+            live_tasks: 100_000,
+            connections: 16_384,
+            handshakes: 512,
+            challenges: 1024,
+            body_bytes: 1024 * 1024,
+            protocol_errors: 8,
+            outbound_messages: 256,
+            outbound_bytes: 4 * 1024 * 1024,
+            commands: 1024,
+            batch: 256,
+            watched_events: 1024,
+            credit: 1024,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What must outlive the process: tasks, attempts, agents and tokens.
+//!
+//! [`Store`] is the whole interface. SQLite stands behind it; another database would be another variant.
+//! Every write is one transaction that is on the disk when the call returns.
+
+mod agents;
+mod commit;
+mod error;
+mod open;
+mod records;
+mod tasks;
+mod tokens;
+
+pub use agents::{EnrollError, NewAgent};
+pub use error::{OpenError, StoreError};
+pub use open::{ServeLock, Sqlite};
+pub use records::{
+    AgentRecord, ApiToken, AttemptRecord, EnrollmentToken, IdempotencyKey, NewApiToken, Role, TaskFilter,
+    TaskRecord,
+};
+
+use sortie_protocol::AttemptId;
+
+use crate::dispatch::{PastAttempt, RestoredTask, Transition};
+
+/// Milliseconds since 1970 in UTC.
+pub type Millis = i64;
+
+/// The place where everything is kept. Clones share it.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// A SQLite file.
+    Sqlite(Sqlite),
+}
+
+/// Passes a call on to whatever stands behind the interface.
+macro_rules! behind {
+    ($self:ident . $method:ident ( $($argument:expr),* )) => {
+        match $self {
+            Self::Sqlite(store) => store.$method($($argument),*).await,
+        }
+    };
+}
+
+impl Store {
+    /// Opens the database that a URL names, makes it where it is missing, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// Every way in which it cannot be used, see [`OpenError`].
+    pub async fn open(url: &str) -> Result<Self, OpenError> {
+        Sqlite::open(&open::path_of(url)?).await.map(Self::Sqlite)
+    }
+
+    /// Claims the database for one serving process, for as long as the lock is kept.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] where another process serves it.
+    pub fn claim(&self) -> Result<ServeLock, OpenError> {
+        match self {
+            Self::Sqlite(store) => store.claim(),
+        }
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        behind!(self.ping())
+    }
+
+    /// Closes every connection, after what is going on.
+    pub async fn close(&self) {
+        behind!(self.close());
+    }
+
+    /// Makes a batch of transitions durable, all or none.
+    ///
+    /// # Errors
+    /// The database's. What became of the batch is then to be read from the store.
+    pub async fn commit(
+        &self,
+        now: Millis,
+        transitions: &[Transition],
+        keys: &[IdempotencyKey],
+    ) -> Result<(), StoreError> {
+        behind!(self.commit(now, transitions, keys))
+    }
+
+    /// Every task that is not completed, the oldest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn live_tasks(&self, now: Millis) -> Result<Vec<RestoredTask>, StoreError> {
+        behind!(self.live_tasks(now))
+    }
+
+    /// What is known of an attempt.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn past_attempt(&self, attempt: &AttemptId) -> Result<Option<PastAttempt>, StoreError> {
+        behind!(self.past_attempt(attempt))
+    }
+
+    /// One task with its attempts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn task(&self, id: &str) -> Result<Option<TaskRecord>, StoreError> {
+        behind!(self.task(id))
+    }
+
+    /// Tasks, the newest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskRecord>, StoreError> {
+        behind!(self.tasks(filter))
+    }
+
+    /// The use of an idempotency key: the hash of the body and the task.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn idempotency_key(
+        &self,
+        token_id: &str,
+        key: &str,
+    ) -> Result<Option<IdempotencyKey>, StoreError> {
+        behind!(self.idempotency_key(token_id, key))
+    }
+
+    /// Every agent that is registered, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
+        behind!(self.agents())
+    }
+
+    /// One agent, unless it was revoked.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn agent(&self, id: &str) -> Result<Option<AgentRecord>, StoreError> {
+        behind!(self.agent(id))
+    }
+
+    /// Gives an agent another name; `false` where another agent has it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rename_agent(&self, id: &str, name: &str) -> Result<bool, StoreError> {
+        behind!(self.rename_agent(id, name))
+    }
+
+    /// Registers an agent's key for an enrollment token.
+    ///
+    /// # Errors
+    /// Why the token does not allow it, or the database's.
+    pub async fn enroll(&self, now: Millis, agent: &NewAgent) -> Result<AgentRecord, EnrollError> {
+        behind!(self.enroll(now, agent))
+    }
+
+    /// Keeps an enrollment token.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn add_enrollment_token(
+        &self,
+        now: Millis,
+        token: &EnrollmentToken,
+    ) -> Result<(), StoreError> {
+        behind!(self.add_enrollment_token(now, token))
+    }
+
+    /// Keeps an API token; `false` where a live one has the name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn add_api_token(&self, now: Millis, token: &NewApiToken) -> Result<bool, StoreError> {
+        behind!(self.add_api_token(now, token))
+    }
+
+    /// Every API token that is not revoked, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        behind!(self.api_tokens())
+    }
+
+    /// The API token of a hash, unless it was revoked.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn api_token(&self, hash: &[u8]) -> Result<Option<ApiToken>, StoreError> {
+        behind!(self.api_token(hash))
+    }
+
+    /// Revokes the API token of a name; `false` where there is none.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn revoke_api_token(&self, now: Millis, name: &str) -> Result<bool, StoreError> {
+        behind!(self.revoke_api_token(now, name))
+    }
+}

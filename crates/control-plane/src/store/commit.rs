@@ -1,0 +1,201 @@
+//! One transaction for a batch of the dispatcher's transitions.
+
+use sortie_protocol::AttemptId;
+use sqlx::{Sqlite as Database, Transaction};
+
+use super::records::{to_text, word};
+use super::{IdempotencyKey, Millis, Sqlite, StoreError};
+use crate::dispatch::{Connected, TaskState, Transition};
+
+/// The transaction takes the write lock at its beginning, so that it never fails in its middle over it.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+type Tx = Transaction<'static, Database>;
+
+impl Sqlite {
+    pub(super) async fn commit(
+        &self,
+        now: Millis,
+        transitions: &[Transition],
+        keys: &[IdempotencyKey],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.writer.begin_with(BEGIN).await?;
+        for transition in transitions {
+            apply(&mut tx, now, transition).await?;
+        }
+        for key in keys {
+            sqlx::query(
+                "INSERT INTO idempotency_keys (token_id, key, body_hash, task_id) VALUES (?, ?, ?, ?)",
+            )
+            .bind(&key.token_id)
+            .bind(&key.key)
+            .bind(&key.body_hash)
+            .bind(&key.task_id)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+async fn apply(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+    match transition {
+        Transition::TaskPosted { .. } => task_posted(tx, now, transition).await,
+        Transition::AttemptOffered { attempt, agent_id, agent_name } => {
+            sqlx::query(
+                "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) VALUES (?, ?, ?, ?, ?)",
+            )
+            .bind(&attempt.task_id)
+            .bind(attempt.attempt)
+            .bind(agent_id)
+            .bind(agent_name)
+            .bind(now)
+            .execute(&mut **tx)
+            .await?;
+            set_state(tx, &attempt.task_id, TaskState::Offered).await
+        }
+        Transition::AttemptStarted { attempt } => attempt_started(tx, now, attempt).await,
+        Transition::AttemptEnded { .. } => attempt_ended(tx, now, transition).await,
+        Transition::LateResult { attempt, outcome } => {
+            sqlx::query("UPDATE attempts SET late_result = ? WHERE task_id = ? AND number = ?")
+                .bind(word(outcome))
+                .bind(&attempt.task_id)
+                .bind(attempt.attempt)
+                .execute(&mut **tx)
+                .await?;
+            Ok(())
+        }
+        Transition::TaskQueued { task_id } => set_state(tx, task_id, TaskState::Queued).await,
+        Transition::TaskCancelling { task_id, reason } => {
+            sqlx::query("UPDATE tasks SET state = ?, cancel_reason = ? WHERE id = ?")
+                .bind(word(&TaskState::Cancelling))
+                .bind(reason)
+                .bind(task_id)
+                .execute(&mut **tx)
+                .await?;
+            Ok(())
+        }
+        Transition::TaskCompleted { .. } => task_completed(tx, now, transition).await,
+        Transition::AgentConnected(connected) => agent_connected(tx, now, connected).await,
+        Transition::AgentGone { agent_id } => {
+            sqlx::query("UPDATE agents SET last_seen_at = ? WHERE id = ?")
+                .bind(now)
+                .bind(agent_id)
+                .execute(&mut **tx)
+                .await?;
+            Ok(())
+        }
+        Transition::AgentMode { agent_id, mode } => {
+            sqlx::query("UPDATE agents SET mode = ? WHERE id = ?")
+                .bind(word(mode))
+                .bind(agent_id)
+                .execute(&mut **tx)
+                .await?;
+            Ok(())
+        }
+        Transition::AgentRevoked { agent_id } => {
+            sqlx::query("UPDATE agents SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
+                .bind(now)
+                .bind(agent_id)
+                .execute(&mut **tx)
+                .await?;
+            Ok(())
+        }
+    }
+}
+
+async fn set_state(tx: &mut Tx, task_id: &str, state: TaskState) -> Result<(), StoreError> {
+    sqlx::query("UPDATE tasks SET state = ? WHERE id = ?")
+        .bind(word(&state))
+        .bind(task_id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn task_posted(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+    let Transition::TaskPosted { task_id, bytes, spec } = transition else { return Ok(()) };
+    sqlx::query("INSERT INTO tasks (id, kind, spec, state, created_at) VALUES (?, ?, ?, ?, ?)")
+        .bind(task_id)
+        .bind(word(&spec.kind))
+        .bind(&**bytes)
+        .bind(word(&TaskState::Queued))
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    for (key, value) in &spec.labels {
+        sqlx::query("INSERT INTO task_labels (task_id, key, value) VALUES (?, ?, ?)")
+            .bind(task_id)
+            .bind(key)
+            .bind(value)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn attempt_started(tx: &mut Tx, now: Millis, attempt: &AttemptId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET started_at = ? WHERE task_id = ? AND number = ?")
+        .bind(now)
+        .bind(&attempt.task_id)
+        .bind(attempt.attempt)
+        .execute(&mut **tx)
+        .await?;
+    set_state(tx, &attempt.task_id, TaskState::Running).await
+}
+
+async fn attempt_ended(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+    let Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted } = transition else {
+        return Ok(());
+    };
+    let diagnosis = diagnosis.as_ref().map(|it| to_text("diagnosis", it)).transpose()?;
+    sqlx::query(
+        "UPDATE attempts SET ended_at = ?, outcome = ?, diagnosis = ?, reason = ?, by_result = ?, counted = ? \
+         WHERE task_id = ? AND number = ?",
+    )
+    .bind(now)
+    .bind(word(outcome))
+    .bind(diagnosis)
+    .bind(reason)
+    .bind(by_result)
+    .bind(counted)
+    .bind(&attempt.task_id)
+    .bind(attempt.attempt)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn task_completed(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+    let Transition::TaskCompleted { task_id, outcome, result, reason } = transition else { return Ok(()) };
+    let result = result.as_ref().map(|it| to_text("result", it)).transpose()?;
+    sqlx::query(
+        "UPDATE tasks SET state = ?, outcome = ?, result = ?, reason = ?, completed_at = ? WHERE id = ?",
+    )
+    .bind(word(&TaskState::Completed))
+    .bind(word(outcome))
+    .bind(result)
+    .bind(reason)
+    .bind(now)
+    .bind(task_id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn agent_connected(tx: &mut Tx, now: Millis, agent: &Connected) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE agents SET tags = ?, version = ?, os = ?, arch = ?, max_tasks = ?, last_seen_at = ? WHERE id = ?",
+    )
+    .bind(to_text("list of tags", &agent.own_tags)?)
+    .bind(&agent.version)
+    .bind(&agent.os)
+    .bind(&agent.arch)
+    .bind(agent.max_tasks)
+    .bind(now)
+    .bind(&agent.agent_id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
