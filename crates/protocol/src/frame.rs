@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored() {
-        let message = decode::<ControlMessage>(r#"{"type":"pause","reason":"maintenance","from_the_future":1}"#);
+        let message =
+            decode::<ControlMessage>(r#"{"type":"pause","reason":"maintenance","from_the_future":1}"#);
         assert_eq!(message, Ok(ControlMessage::Pause { reason: "maintenance".into() }));
     }
 }

@@ -106,9 +106,8 @@ pub enum ControlMessage {
 }
 
 impl Message for AgentMessage {
-    const TYPES: &'static [&'static str] = &[
-        "hello", "accept", "reject", "start", "progress", "renew", "result", "credit", "drain", "error",
-    ];
+    const TYPES: &'static [&'static str] =
+        &["hello", "accept", "reject", "start", "progress", "renew", "result", "credit", "drain", "error"];
 }
 
 impl Message for ControlMessage {
@@ -234,8 +233,9 @@ pub struct Reject {
     pub retryable: bool,
     /// Whether this is policy's last word (outcome `refused`), or the agent just cannot now.
     pub reason: RejectReason,
-    /// The cause and the remedies.
-    pub diagnosis: Diagnosis,
+    /// The cause and the remedies; none for `busy` and `duplicate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
     /// The report in the form that the kind of task has, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<TaskOutput>,

@@ -144,9 +144,15 @@ mod tests {
     fn each_list_has_its_own_reason() {
         let agent = tags(&["dc:fra1", "ado", "os:linux"]);
         assert_eq!(selector(r#"{"all":["dc:fra1","ado"]}"#).admits(&agent), Ok(()));
-        assert_eq!(selector(r#"{"all":["ado","gpu"]}"#).admits(&agent), Err(Mismatch::Lacks(vec!["gpu".into()])));
+        assert_eq!(
+            selector(r#"{"all":["ado","gpu"]}"#).admits(&agent),
+            Err(Mismatch::Lacks(vec!["gpu".into()]))
+        );
         assert_eq!(selector(r#"{"any":["gitlab","ado"]}"#).admits(&agent), Ok(()));
-        assert_eq!(selector(r#"{"any":["gitlab"]}"#).admits(&agent), Err(Mismatch::NoneOf(vec!["gitlab".into()])));
+        assert_eq!(
+            selector(r#"{"any":["gitlab"]}"#).admits(&agent),
+            Err(Mismatch::NoneOf(vec!["gitlab".into()]))
+        );
         assert_eq!(
             selector(r#"{"none":["os:linux"]}"#).admits(&agent),
             Err(Mismatch::Excluded(vec!["os:linux".into()]))
