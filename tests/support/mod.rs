@@ -1,0 +1,17 @@
+//! Rigs for tests, benchmarks and the demonstration: real programs on free loopback ports in private directories.
+//!
+//! Everything that a rig starts ends with it: when it is dropped, and also when the process that made it dies.
+//! Rigs panic with what to do about it, for example which package to install.
+
+// Every binary that includes these modules uses a part of them only, and rigs may panic as tests may.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod agent;
+pub mod binary;
+pub mod control_plane;
+pub mod nginx;
+pub mod process;
+pub mod proxy;
+pub mod repository;
+pub mod sshd;
