@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use stand_ins::{Authority, CertificateKind};
+use stand_ins::{Authority, CertificateKind, Gitlab, Repository, StandIns, World};
 use support::nginx::Nginx;
 use support::process::{Child, require, wait_until};
 use support::proxy::Proxy;
-use support::repository::{SampleRepository, git};
+use support::repository::{SampleRepository, git, run_git};
 use support::sshd::{Key, KeyKind, Sshd};
 
 /// Runs git over TLS with this authority and this credential (`user:secret`); says whether it succeeded, and all that
@@ -192,4 +192,25 @@ fn a_dropped_child_takes_along_what_it_started() {
     assert!(alive(&grandchild));
     drop(child);
     wait_until("the grandchild is gone", Duration::from_secs(10), || !alive(&grandchild));
+}
+
+#[test]
+fn a_large_clone_streams_through_a_stand_in_and_through_nginx() {
+    let scratch = tempfile::tempdir().unwrap();
+    let sample = SampleRepository::generated(&scratch.path().join("big.git"), 20_000);
+    let authority = Authority::create(scratch.path()).unwrap();
+    let nginx = Nginx::plan(scratch.path()).start(&authority);
+    let world = World::new()
+        .with_gitlab(Gitlab::default())
+        .with_user("ada", "secret")
+        .with_repository(Repository::gitlab("group/big", &sample.directory).read_by("ada"));
+    let running = StandIns::start(world, &authority).unwrap();
+    let stand_in = format!("{}/group/big.git", running.gitlab.as_ref().unwrap().url());
+    for (name, url) in [("a", stand_in), ("b", format!("{}/big.git", nginx.url()))] {
+        let target = scratch.path().join(name);
+        let arguments = ["clone", "-q", "--bare", &url, target.to_str().unwrap()];
+        let (succeeded, text) = git_over_tls(&authority, "ada:secret", &arguments);
+        assert!(succeeded, "{url}: {text}");
+        assert_eq!(run_git(&target, ["rev-parse", "main"]), sample.commit("main"));
+    }
 }
