@@ -372,6 +372,30 @@ impl World {
 
     /// Reads and checks a world from TOML.
     ///
+    /// ```
+    /// let world = stand_ins::World::parse(
+    ///     r#"
+    ///     [azure_devops]
+    ///     base_path = "/tfs"
+    ///     release = "2022.1"
+    ///     bad_token = "sign-in-page"
+    ///     [[users]]
+    ///     name = "ada"
+    ///     [[tokens]]
+    ///     user = "ada"
+    ///     secret = "only-for-tests"
+    ///     scopes = ["vso.code", "vso.project"]
+    ///     expires_at = "2030-01-01"
+    ///     [[projects]]
+    ///     provider = "azure-devops"
+    ///     collection = "DefaultCollection"
+    ///     name = "Shop"
+    ///     "#,
+    /// )?;
+    /// assert!(world.azure_devops.is_some() && world.gitlab.is_none());
+    /// # Ok::<(), stand_ins::WorldError>(())
+    /// ```
+    ///
     /// # Errors
     /// Any [`WorldError`] but [`WorldError::Read`].
     pub fn parse(text: &str) -> Result<Self, WorldError> {

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::process::Command;
+
+use common::support::process::require;
 use common::support::repository::{SampleRepository, run_git};
 use common::{basic, curl, git_with};
 use stand_ins::{
@@ -252,6 +255,41 @@ fn faults_replace_answers_until_they_are_cleared() {
     assert!(serde_json::from_str::<serde_json::Value>(&scene.get(path, PAT).body).is_err());
     server.clear_fault();
     assert_eq!(scene.get(path, PAT).status, 200);
+}
+
+#[test]
+fn slow_huge_and_missing_answers_are_streamed() {
+    let scene = Scene::start(AzureDevOps::default());
+    let fetch = |limit: &str| {
+        let output = Command::new(require("curl", "curl"))
+            .args([
+                "-s",
+                "--noproxy",
+                "*",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code} %{size_download}",
+                "--max-time",
+                limit,
+            ])
+            .arg("--cacert")
+            .arg(scene.authority.ca_file())
+            .arg(format!("{}/DefaultCollection/_apis/projects", scene.server().url()))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    scene.server().set_fault(Fault::Stall);
+    assert_eq!(fetch("0.5"), "000 0");
+    scene.server().clear_fault();
+    scene.server().set_fault(Fault::SlowBody);
+    assert!(["200 1", "200 2"].contains(&fetch("1.5").as_str()));
+    scene.server().clear_fault();
+    scene.server().set_fault(Fault::HugeBody);
+    let answered = fetch("60");
+    let size = answered.strip_prefix("200 ").and_then(|size| size.parse::<u64>().ok());
+    assert!(size.unwrap() > 256 * 1024 * 1024, "{answered}");
 }
 
 #[tokio::test]

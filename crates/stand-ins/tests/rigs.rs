@@ -214,3 +214,51 @@ fn a_large_clone_streams_through_a_stand_in_and_through_nginx() {
         assert_eq!(run_git(&target, ["rev-parse", "main"]), sample.commit("main"));
     }
 }
+
+/// Where the test below tells its second process to leave the number of a program.
+const HOLDER_DIRECTORY: &str = "RIGS_HOLDER_DIRECTORY";
+
+#[test]
+fn a_killed_test_takes_along_what_it_started() {
+    if let Some(directory) = std::env::var_os(HOLDER_DIRECTORY) {
+        // This is the second process: it starts a program and waits to be killed.
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$; exec sleep 600"]);
+        let mut held = Child::start("held", &mut command, Path::new(&directory));
+        held.wait(Duration::from_secs(600));
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let mut second = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_killed_test_takes_along_what_it_started"])
+        .env(HOLDER_DIRECTORY, scratch.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let number = || std::fs::read_to_string(scratch.path().join("held.stdout")).unwrap_or_default();
+    wait_until("the number of the program", Duration::from_secs(10), || number().ends_with('\n'));
+    let process = format!("/proc/{}/stat", number().trim());
+    second.kill().unwrap();
+    second.wait().unwrap();
+    wait_until("the program is gone", Duration::from_secs(10), || {
+        let status = std::fs::read_to_string(&process).unwrap_or_default();
+        status.is_empty() || status.contains(") Z ")
+    });
+}
+
+#[test]
+fn keys_with_a_passphrase_are_encrypted() {
+    let scratch = tempfile::tempdir().unwrap();
+    for kind in [KeyKind::Ed25519, KeyKind::Rsa, KeyKind::Ecdsa] {
+        let key = Key::make(scratch.path(), &format!("{kind:?}"), kind, Some("pass phrase"));
+        let text = std::fs::read_to_string(&key.private_file).unwrap();
+        assert!(text.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
+        for (passphrase, good) in [("pass phrase", true), ("wrong", false)] {
+            let mut command = Command::new(require("ssh-keygen", "openssh-client"));
+            let output =
+                command.args(["-y", "-P", passphrase, "-f"]).arg(&key.private_file).output().unwrap();
+            assert_eq!(output.status.success(), good, "{kind:?}");
+        }
+    }
+}
