@@ -26,7 +26,7 @@ use crate::report::StageLog;
 pub use error::{
     CaFileProblem, CertificateProblem, DialError, HttpError, Obstacle, ProxySettingProblem, ResolverProblem,
 };
-pub use http::{HttpClient, read_limited};
+pub use http::{HttpClient, READ_TIMEOUT, read_limited};
 pub use names::{LookupError, Names, SystemNames};
 pub use proxy::ProxyEnvironment;
 pub use stream::{Plain, Stream, StreamFacts, Tls};
@@ -43,6 +43,9 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest CA file, in bytes. The bundles of distributions have about 230 KiB.
 pub const MAX_CA_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What every request says of its sender.
+const USER_AGENT: &str = concat!("sortie/", env!("CARGO_PKG_VERSION"));
 
 /// Where a connection goes and what it must look like.
 #[derive(Debug, Clone)]
@@ -96,10 +99,15 @@ impl Destination {
 
 /// The door. Shared by everything that opens connections; it keeps TLS configurations and HTTP clients.
 pub struct Door {
+    parts: Arc<Parts>,
+    clients: http::Clients,
+}
+
+/// What connections need, shared with the HTTP clients.
+struct Parts {
     environment: ProxyEnvironment,
     lookup: names::Lookup,
     trust: tls::Trust,
-    clients: http::Clients,
 }
 
 impl Door {
@@ -110,12 +118,8 @@ impl Door {
 
     /// A door that looks names up in another way.
     pub fn with_names(environment: ProxyEnvironment, names: Arc<dyn Names>) -> Self {
-        Self {
-            environment,
-            lookup: names::Lookup::new(names),
-            trust: tls::Trust::default(),
-            clients: http::Clients::default(),
-        }
+        let parts = Parts { environment, lookup: names::Lookup::new(names), trust: tls::Trust::default() };
+        Self { parts: Arc::new(parts), clients: http::Clients::default() }
     }
 
     /// Opens a connection and records the stages `resolve`, `proxy`, `connect` and `tls`, those that apply,
@@ -124,15 +128,19 @@ impl Door {
     /// # Errors
     /// Why there is no connection; [`DialError::stage`] says where.
     pub async fn connect(&self, destination: &Destination, log: &StageLog) -> Result<Stream, DialError> {
-        connect::connect(self, destination, log).await
+        connect::connect(&self.parts, destination, log).await
     }
 
-    /// The HTTP client for a destination. It records no stages; every connection of its own is looked up
-    /// and shown to policy again.
+    /// The HTTP client for a destination. It records no stages. Each connection that it opens is looked up
+    /// and shown to policy anew.
     ///
     /// # Errors
     /// Where the destination is an address that policy refuses, or trust or proxy cannot be set up.
     pub async fn client(&self, destination: &Destination) -> Result<HttpClient, DialError> {
-        http::client(self, destination).await
+        http::client(&self.parts, &self.clients, destination).await
     }
 }
+
+#[cfg(test)]
+#[path = "dial/tests.rs"]
+mod tests;

@@ -1,8 +1,307 @@
-//! The way to a connected stream.
+//! The way to a connected stream: lookup, policy, proxy, TCP, TLS, each with its facts.
 
-use super::{Destination, DialError, Door, Stream};
-use crate::report::StageLog;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 
-pub(super) async fn connect(_: &Door, _: &Destination, _: &StageLog) -> Result<Stream, DialError> {
-    Err(DialError::LegacyOnly)
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+
+use super::error::Obstacle;
+use super::names::LookupError;
+use super::stream::{Plain, StreamFacts, Tls};
+use super::{ADDRESS_TIMEOUT, CONNECT_TIMEOUT, Destination, DialError, Parts, Stream, proxy, tls, tunnel};
+use crate::config::HttpProxy;
+use crate::report::{Stage, StageLog};
+
+/// How long an address gets before the next one is tried beside it (RFC 8305, section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Opens a connection; see [`super::Door::connect`].
+pub(super) async fn connect(
+    parts: &Parts,
+    destination: &Destination,
+    log: &StageLog,
+) -> Result<Stream, DialError> {
+    let (tcp, peer, through) = match proxy::choose(&parts.environment, destination) {
+        Ok(None) => {
+            let (tcp, peer) = connect_directly(parts, destination, log).await?;
+            (tcp, peer, None)
+        }
+        Ok(Some(proxy)) => {
+            let (tcp, peer) = connect_through(parts, destination, &proxy, log).await?;
+            (tcp, peer, Some(proxy::endpoint(&proxy.host, proxy.port)))
+        }
+        Err(error) => {
+            log.skip(Stage::Resolve);
+            log.begin(Stage::Proxy);
+            return Err(error);
+        }
+    };
+    let mut facts = StreamFacts { peer, proxy: through, tls: None };
+    if !destination.tls {
+        return Ok(Stream::Plain(Box::new(Plain { tcp, facts })));
+    }
+    log.begin(Stage::Tls);
+    let verifier = parts.trust.verifier(destination.ca_file.as_deref()).await?;
+    let (tls, tls_facts) = tls::handshake(tcp, destination, verifier, log).await?;
+    facts.tls = Some(tls_facts);
+    Ok(Stream::Tls(Box::new(Tls { tls, facts })))
+}
+
+async fn connect_directly(
+    parts: &Parts,
+    destination: &Destination,
+    log: &StageLog,
+) -> Result<(TcpStream, SocketAddr), DialError> {
+    log.begin(Stage::Resolve);
+    let looked_up = parts.lookup.admitted(&destination.host, destination.rule).await;
+    if let Err(DialError::AddressNotAllowed { address, .. }) = &looked_up {
+        log.fact("refused_addresses", texts(&[*address]));
+    }
+    let addresses = looked_up?;
+    log.fact("addresses", texts(&addresses.allowed));
+    if !addresses.refused.is_empty() {
+        log.fact("refused_addresses", texts(&addresses.refused));
+    }
+
+    log.begin(Stage::Connect);
+    let race = Race::run(&addresses.allowed, destination.port).await;
+    log.fact("attempts", race.attempts());
+    let (tcp, peer) = race.outcome().map_err(|obstacle| failed(destination, obstacle))?;
+    log.fact("address", peer.to_string());
+    Ok((tcp, peer))
+}
+
+async fn connect_through(
+    parts: &Parts,
+    destination: &Destination,
+    proxy: &HttpProxy,
+    log: &StageLog,
+) -> Result<(TcpStream, SocketAddr), DialError> {
+    let shown = proxy::endpoint(&proxy.host, proxy.port);
+    log.skip(Stage::Resolve);
+    log.begin(Stage::Proxy);
+    log.fact("proxy", shown.as_str());
+    let unreachable = |problem| DialError::ProxyUnreachable { proxy: shown.clone(), problem };
+    // The proxy is the operator's own word, so that no rule about addresses applies to it.
+    let addresses = parts.lookup.addresses(&proxy.host).await.map_err(|error| {
+        unreachable(match error {
+            LookupError::NotFound => Obstacle::NameNotFound,
+            LookupError::Failed(_) => Obstacle::ResolverFailed,
+        })
+    })?;
+    let race = Race::run(&addresses, proxy.port).await;
+    log.fact("attempts", race.attempts());
+    let (mut tcp, peer) = race.outcome().map_err(unreachable)?;
+    log.fact("address", peer.to_string());
+
+    let target = destination.endpoint();
+    tunnel::open(&mut tcp, &target, proxy).await?;
+    log.begin(Stage::Connect);
+    log.fact("through", shown.as_str());
+    Ok((tcp, peer))
+}
+
+/// An obstacle on the way to a destination as a failed connection.
+pub(super) fn failed(destination: &Destination, obstacle: Obstacle) -> DialError {
+    let endpoint = destination.endpoint();
+    match obstacle {
+        Obstacle::Refused => DialError::Refused { endpoint },
+        Obstacle::TimedOut => DialError::TimedOut { endpoint, after: CONNECT_TIMEOUT },
+        Obstacle::Unreachable => DialError::Unreachable { endpoint },
+        Obstacle::Reset => DialError::Reset { endpoint, during_tls: false },
+        Obstacle::Socket(kind) => DialError::Socket { endpoint, kind },
+        Obstacle::NameNotFound => DialError::NameNotFound { host: destination.host.clone() },
+        Obstacle::ResolverFailed => DialError::ResolverFailed {
+            host: destination.host.clone(),
+            problem: super::ResolverProblem::Permanent,
+        },
+    }
+}
+
+/// An error of a socket's by its meaning.
+pub(super) fn obstacle(kind: io::ErrorKind) -> Obstacle {
+    match kind {
+        io::ErrorKind::ConnectionRefused => Obstacle::Refused,
+        io::ErrorKind::TimedOut => Obstacle::TimedOut,
+        io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::AddrNotAvailable => Obstacle::Unreachable,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+            Obstacle::Reset
+        }
+        kind => Obstacle::Socket(kind),
+    }
+}
+
+fn texts(addresses: &[IpAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+/// One address that was tried.
+struct Attempt {
+    address: SocketAddr,
+    began: Instant,
+    ended: Option<(Duration, Option<Obstacle>)>,
+}
+
+/// Tries addresses one beside the other (RFC 8305): the first connection that comes about is taken.
+struct Race {
+    attempts: Vec<Attempt>,
+    winner: Option<(TcpStream, SocketAddr)>,
+    ended_in_time: bool,
+}
+
+impl Race {
+    async fn run(addresses: &[IpAddr], port: u16) -> Self {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let mut waiting = interleaved(addresses).into_iter();
+        let mut race = Self { attempts: Vec::new(), winner: None, ended_in_time: true };
+        let mut running = FuturesUnordered::new();
+        let mut next_start = Instant::now();
+        loop {
+            if Instant::now() >= next_start
+                && let Some(address) = waiting.next()
+            {
+                let address = SocketAddr::new(address, port);
+                let number = race.attempts.len();
+                race.attempts.push(Attempt { address, began: Instant::now(), ended: None });
+                running.push(async move { (number, connect_one(address).await) });
+                next_start = Instant::now() + STAGGER;
+            }
+            tokio::select! {
+                Some((number, outcome)) = running.next() => match outcome {
+                    Ok(tcp) => {
+                        race.end(number, None);
+                        race.winner = Some((tcp, race.attempts[number].address));
+                        return race;
+                    }
+                    Err(obstacle) => {
+                        race.end(number, Some(obstacle));
+                        next_start = Instant::now();
+                    }
+                },
+                () = sleep_until(next_start), if waiting.len() > 0 => {}
+                () = sleep_until(deadline), if !running.is_empty() => {
+                    race.ended_in_time = false;
+                    return race;
+                }
+                else => return race,
+            }
+        }
+    }
+
+    fn end(&mut self, number: usize, obstacle: Option<Obstacle>) {
+        if let Some(attempt) = self.attempts.get_mut(number) {
+            attempt.ended = Some((attempt.began.elapsed(), obstacle));
+        }
+    }
+
+    /// Every attempt as a fact. One that the winner made superfluous has neither time nor error.
+    fn attempts(&self) -> Vec<serde_json::Value> {
+        let fact = |attempt: &Attempt| {
+            let (took, error) = match &attempt.ended {
+                Some((took, obstacle)) => (Some(*took), obstacle.map(code)),
+                None if self.ended_in_time => (None, None),
+                None => (Some(attempt.began.elapsed()), Some(code(Obstacle::TimedOut))),
+            };
+            let milliseconds = took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3);
+            serde_json::json!({"address": attempt.address.ip().to_string(), "ms": milliseconds, "error": error})
+        };
+        self.attempts.iter().map(fact).collect()
+    }
+
+    /// The connection, or the obstacle that says most: an answer says more than silence.
+    fn outcome(self) -> Result<(TcpStream, SocketAddr), Obstacle> {
+        let rank = |obstacle: &Obstacle| match obstacle {
+            Obstacle::Refused => 0,
+            Obstacle::Reset => 1,
+            Obstacle::TimedOut => 2,
+            Obstacle::Socket(_) => 3,
+            _ => 4,
+        };
+        let missing = if self.ended_in_time { None } else { Some(Obstacle::TimedOut) };
+        let seen = self.attempts.iter().filter_map(|attempt| attempt.ended.as_ref()?.1).chain(missing);
+        let worst = seen.min_by_key(rank).unwrap_or(Obstacle::Unreachable);
+        self.winner.ok_or(worst)
+    }
+}
+
+async fn connect_one(address: SocketAddr) -> Result<TcpStream, Obstacle> {
+    let connected = timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await;
+    let tcp = connected.map_err(|_| Obstacle::TimedOut)?.map_err(|error| obstacle(error.kind()))?;
+    // Small messages, such as a handshake's, must not wait for each other.
+    tcp.set_nodelay(true).map_err(|error| obstacle(error.kind()))?;
+    Ok(tcp)
+}
+
+/// The addresses with the two families in turn, in the resolver's order and beginning with its first.
+fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first_is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
+    let (mut one, mut other): (Vec<_>, Vec<_>) =
+        addresses.iter().copied().partition(|address| address.is_ipv6() == first_is_v6);
+    one.reverse();
+    other.reverse();
+    let mut ordered = Vec::with_capacity(addresses.len());
+    while !one.is_empty() || !other.is_empty() {
+        ordered.extend(one.pop());
+        ordered.extend(other.pop());
+    }
+    ordered
+}
+
+fn code(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Refused => "refused",
+        Obstacle::TimedOut => "timed_out",
+        Obstacle::Unreachable => "unreachable",
+        Obstacle::Reset => "reset",
+        Obstacle::NameNotFound => "name_not_found",
+        Obstacle::ResolverFailed => "resolver_failed",
+        Obstacle::Socket(io::ErrorKind::PermissionDenied) => "permission_denied",
+        Obstacle::Socket(_) => "other",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_families_take_turns_beginning_with_the_resolvers_first() {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let sorted = interleaved(&parse(&["::1", "::2", "::3", "10.0.0.1", "10.0.0.2"]));
+        assert_eq!(sorted, parse(&["::1", "10.0.0.1", "::2", "10.0.0.2", "::3"]));
+        assert_eq!(interleaved(&parse(&["10.0.0.1", "::1"])), parse(&["10.0.0.1", "::1"]));
+    }
+
+    #[tokio::test]
+    async fn the_second_address_is_taken_where_the_first_refuses() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let addresses = ["127.0.0.3", "127.0.0.2"].map(|text| text.parse().unwrap());
+        let race = Race::run(&addresses, port).await;
+        let attempts = race.attempts();
+        assert_eq!(attempts[0]["error"], "refused");
+        assert_eq!(attempts[1]["error"], serde_json::Value::Null);
+        assert_eq!(race.outcome().unwrap().1.ip(), addresses[1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_says_more_than_silence_and_time_is_bounded() {
+        let ended = |obstacle| Some((Duration::ZERO, Some(obstacle)));
+        let attempt =
+            |ended| Attempt { address: "192.0.2.1:1".parse().unwrap(), began: Instant::now(), ended };
+        let attempts = vec![attempt(ended(Obstacle::Unreachable)), attempt(ended(Obstacle::TimedOut))];
+        let race = Race { attempts, winner: None, ended_in_time: true };
+        assert_eq!(race.outcome().unwrap_err(), Obstacle::TimedOut);
+        let attempts = vec![attempt(ended(Obstacle::Refused)), attempt(None)];
+        let race = Race { attempts, winner: None, ended_in_time: false };
+        assert_eq!(race.attempts()[1]["error"], "timed_out");
+        assert_eq!(race.outcome().unwrap_err(), Obstacle::Refused);
+    }
 }

@@ -1,0 +1,192 @@
+//! A failed handshake by its cause: from alerts, certificates and the peer's first bytes.
+
+use std::error::Error;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+use super::certificate::{CertificateFacts, chain_facts};
+use super::verify::Rejected;
+use crate::dial::Destination;
+use crate::dial::error::{CertificateProblem, DialError};
+
+/// What else is known of the handshake.
+pub(super) struct Seen<'a> {
+    /// Where it went.
+    pub(super) destination: &'a Destination,
+    /// The first bytes that the peer sent.
+    pub(super) first_bytes: &'a [u8],
+    /// Whether the server asked for a client certificate.
+    pub(super) was_asked: bool,
+}
+
+/// The cause of a failed handshake.
+pub(super) fn handshake_failure(error: &io::Error, seen: &Seen<'_>) -> DialError {
+    if let Some(rejected) = rejected(error) {
+        return rejection(rejected, &seen.destination.host);
+    }
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    match error {
+        Some(TlsError::AlertReceived(alert)) => alert_received(*alert, seen.was_asked),
+        Some(TlsError::InvalidMessage(_) | TlsError::PeerSentOversizedRecord)
+            if !speaks_tls(seen.first_bytes) =>
+        {
+            DialError::NotTls { first_bytes: printable(seen.first_bytes) }
+        }
+        Some(TlsError::PeerIncompatible(_)) => DialError::LegacyOnly,
+        Some(_) => DialError::TlsFailed { alert: None },
+        // Without an error of rustls's own it is the socket that broke.
+        None if seen.first_bytes.is_empty() => {
+            DialError::Reset { endpoint: seen.destination.endpoint(), during_tls: true }
+        }
+        None if seen.was_asked => DialError::ClientCertificateRequired,
+        None if !speaks_tls(seen.first_bytes) => {
+            DialError::NotTls { first_bytes: printable(seen.first_bytes) }
+        }
+        None => DialError::TlsFailed { alert: None },
+    }
+}
+
+/// What an alert of the server's means for us.
+pub(in crate::dial) fn alert_received(alert: AlertDescription, was_asked: bool) -> DialError {
+    match alert {
+        AlertDescription::CertificateRequired => DialError::ClientCertificateRequired,
+        AlertDescription::HandshakeFailure
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::NoCertificate
+        | AlertDescription::AccessDenied
+            if was_asked =>
+        {
+            DialError::ClientCertificateRequired
+        }
+        AlertDescription::HandshakeFailure
+        | AlertDescription::ProtocolVersion
+        | AlertDescription::InsufficientSecurity => DialError::LegacyOnly,
+        alert => DialError::TlsFailed { alert: Some(alert.into()) },
+    }
+}
+
+/// The chain that was rejected in this error.
+pub(super) fn rejected_chain(error: &io::Error) -> Option<Vec<CertificateFacts>> {
+    rejected(error).map(|rejected| chain_facts(&rejected.chain))
+}
+
+fn rejected(error: &io::Error) -> Option<&Rejected> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()).and_then(rejected_in)
+}
+
+/// The rejection in an error of rustls's.
+pub(in crate::dial) fn rejected_in(error: &TlsError) -> Option<&Rejected> {
+    let TlsError::InvalidCertificate(CertificateError::Other(other)) = error else { return None };
+    let other: &(dyn Error + 'static) = other.0.as_ref();
+    other.downcast_ref::<Rejected>()
+}
+
+/// Why a chain was rejected.
+pub(in crate::dial) fn rejection(rejected: &Rejected, host: &str) -> DialError {
+    let chain = chain_facts(&rejected.chain);
+    let own = chain.first().cloned().unwrap_or_default();
+    let TlsError::InvalidCertificate(verdict) = &rejected.verdict else {
+        return DialError::TlsFailed { alert: None };
+    };
+    let invalid = |problem| DialError::InvalidCertificate { subject: own.subject.clone(), problem };
+    match verdict {
+        CertificateError::UnknownIssuer => unknown_issuer(&chain, own),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            let (subject, not_after) = outermost(&chain, |one| &one.not_after, |a, b| a < b);
+            DialError::Expired { subject, not_after }
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            let (subject, not_before) = outermost(&chain, |one| &one.not_before, |a, b| a > b);
+            DialError::NotYetValid { subject, not_before }
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            DialError::NameMismatch { host: host.to_owned(), names: own.names }
+        }
+        CertificateError::BadEncoding => invalid(CertificateProblem::Malformed),
+        CertificateError::Revoked => invalid(CertificateProblem::Revoked),
+        CertificateError::BadSignature => invalid(CertificateProblem::Signature),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            invalid(CertificateProblem::SignatureAlgorithm)
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            invalid(CertificateProblem::Purpose)
+        }
+        // The standard verification looks at this before it looks for an issuer.
+        _ if own.is_authority && own.is_self_issued() && !rejected.is_listed_itself => {
+            unknown_issuer(&chain, own)
+        }
+        _ if own.is_authority => invalid(CertificateProblem::AuthorityAsServer),
+        _ => invalid(CertificateProblem::Other),
+    }
+}
+
+fn unknown_issuer(chain: &[CertificateFacts], own: CertificateFacts) -> DialError {
+    let self_signed = own.is_self_issued();
+    if let (1, false, Some(issuer_url)) = (chain.len(), self_signed, own.issuer_url) {
+        return DialError::IncompleteChain {
+            subject: own.subject,
+            issuer: own.issuer,
+            issuer_url,
+            fingerprint: own.fingerprint,
+        };
+    }
+    let issuer = chain.last().map(|last| last.issuer.clone()).unwrap_or_default();
+    DialError::UntrustedIssuer {
+        inspection: inspection_product(chain),
+        subject: own.subject,
+        issuer,
+        fingerprint: own.fingerprint,
+        self_signed,
+    }
+}
+
+/// The certificate of the chain whose moment is the first by `comes_first`: times of RFC 3339 in UTC sort as
+/// texts.
+fn outermost(
+    chain: &[CertificateFacts],
+    moment: fn(&CertificateFacts) -> &String,
+    comes_first: fn(&String, &String) -> bool,
+) -> (String, String) {
+    let found =
+        chain.iter().reduce(|best, one| if comes_first(moment(one), moment(best)) { one } else { best });
+    found.map(|one| (one.subject.clone(), moment(one).clone())).unwrap_or_default()
+}
+
+/// The product for TLS inspection whose authority stands in the chain, by the names that such products give
+/// to their authorities.
+fn inspection_product(chain: &[CertificateFacts]) -> Option<&'static str> {
+    const PRODUCTS: [(&str, &str); 16] = [
+        ("zscaler", "Zscaler"),
+        ("netskope", "Netskope"),
+        ("palo alto networks", "Palo Alto Networks"),
+        ("fortinet", "Fortinet FortiGate"),
+        ("fortigate", "Fortinet FortiGate"),
+        ("blue coat", "Symantec ProxySG"),
+        ("bluecoat", "Symantec ProxySG"),
+        ("cisco umbrella", "Cisco Umbrella"),
+        ("forcepoint", "Forcepoint"),
+        ("websense", "Forcepoint"),
+        ("check point", "Check Point"),
+        ("sophos", "Sophos"),
+        ("skyhigh", "Skyhigh"),
+        ("mcafee web gateway", "Skyhigh"),
+        ("kaspersky", "Kaspersky"),
+        ("mitmproxy", "mitmproxy"),
+    ];
+    let issuers: Vec<String> = chain.iter().map(|one| one.issuer.to_lowercase()).collect();
+    let names = |mark: &str| issuers.iter().any(|issuer| issuer.contains(mark));
+    PRODUCTS.iter().find(|(mark, _)| names(mark)).map(|(_, product)| *product)
+}
+
+/// Whether these bytes begin a TLS record: an alert or a handshake message, version 3.x.
+fn speaks_tls(first_bytes: &[u8]) -> bool {
+    matches!(first_bytes, [0x15 | 0x16, 3, ..] | [0x15 | 0x16])
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let shown = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
+    bytes.iter().map(shown).collect()
+}
