@@ -1,5 +1,9 @@
 //! A credential that has been loaded, ready to be used on one server.
 
+mod store;
+
+pub use store::{LoadError, Store, load_secret};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -27,6 +31,11 @@ impl CredentialKind {
             Self::Bearer => "bearer",
             Self::SshKey => "ssh-key",
         }
+    }
+
+    /// The kind of that name, as it stands in configurations.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Pat, Self::Password, Self::Bearer, Self::SshKey].into_iter().find(|kind| kind.as_str() == name)
     }
 }
 

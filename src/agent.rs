@@ -1,0 +1,373 @@
+//! The daemon: a session, a runner and a journal, tied together by one loop.
+//!
+//! The loop is the only owner of all three. It waits for the line, the runner, the clock and the operator's
+//! signals, turns what comes into events of the session, and carries the session's actions out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sortie_protocol::AgentMessage;
+use sortie_protocol::message::GoawayReason;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backoff::{self, Backoff, SLOW_PROBE};
+use crate::dial::{Destination, Door};
+use crate::identity::Identity;
+use crate::journal::Journal;
+use crate::remote_url::RemoteUrl;
+use crate::runner::{Runner, RunnerEvent};
+use crate::session::websocket::{Incoming, Line, LineError};
+use crate::session::{Action, CloseReason, Event, Profile, Session};
+use crate::systemd::Notifier;
+
+/// How long the last results may take to be acknowledged once everything has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How often the loop looks at the clock where nothing else is due.
+const IDLE_TICK: Duration = Duration::from_secs(5);
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wish {
+    /// Go on.
+    Run,
+    /// Finish what runs, take nothing new, then stop.
+    Drain,
+    /// Stop now.
+    Stop,
+}
+
+/// How the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was finished and told.
+    Drained,
+    /// The operator did not want to wait, or the time for draining was over.
+    Stopped,
+}
+
+/// Where the control plane is.
+pub struct ControlPlane {
+    /// Its base URL.
+    pub url: RemoteUrl,
+    /// How it is reached.
+    pub destination: Destination,
+}
+
+/// What the daemon is made of.
+pub struct Parts<J> {
+    /// The way out.
+    pub door: Arc<Door>,
+    /// Where orders come from.
+    pub control_plane: ControlPlane,
+    /// What this agent tells of itself.
+    pub profile: Profile,
+    /// Who it is.
+    pub identity: Identity,
+    /// What does the work.
+    pub runner: Runner,
+    /// Where results wait.
+    pub journal: J,
+    /// The word to systemd.
+    pub notifier: Notifier,
+    /// How long running tasks may go on once the daemon is to end.
+    pub drain: Duration,
+}
+
+/// The running daemon.
+pub struct Agent<J> {
+    door: Arc<Door>,
+    control_plane: ControlPlane,
+    session: Session,
+    runner: Runner,
+    journal: J,
+    notifier: Notifier,
+    drain: Duration,
+    backoff: Backoff,
+    started: Instant,
+    line: Option<Line>,
+    /// When the line was opened, and when it is to be tried again while there is none.
+    opened: Instant,
+    retry: Instant,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Line, LineError>> + Send>>;
+
+/// What woke the loop.
+enum Woken {
+    Incoming(Incoming),
+    Opened(Result<Line, LineError>),
+    Runner(RunnerEvent),
+    Wish(Wish),
+    Clock,
+}
+
+impl<J: Journal> Agent<J> {
+    /// A daemon that has not connected yet.
+    pub fn new(parts: Parts<J>) -> Self {
+        let now = Instant::now();
+        let session = Session::new(parts.profile, parts.identity, parts.journal.unacknowledged());
+        Self {
+            door: parts.door,
+            control_plane: parts.control_plane,
+            session,
+            runner: parts.runner,
+            journal: parts.journal,
+            notifier: parts.notifier,
+            drain: parts.drain,
+            backoff: Backoff::default(),
+            started: now,
+            line: None,
+            opened: now,
+            retry: now,
+        }
+    }
+
+    /// Runs until the operator wants it to end.
+    pub async fn run(mut self, mut wishes: watch::Receiver<Wish>) -> Ended {
+        let mut opening: Option<Opening> = None;
+        let mut drain_by: Option<Instant> = None;
+        loop {
+            if self.line.is_none() && opening.is_none() && Instant::now() >= self.retry {
+                opening = Some(self.open());
+            }
+            let woken = self.wait(&mut opening, &mut wishes, drain_by).await;
+            match woken {
+                Woken::Incoming(incoming) => self.incoming(incoming).await,
+                Woken::Opened(result) => {
+                    opening = None;
+                    self.opened(result).await;
+                }
+                Woken::Runner(RunnerEvent::Progressed(progress)) => self.feed(Event::Progressed(progress)).await,
+                Woken::Runner(RunnerEvent::Finished(result)) => self.feed(Event::Finished(result)).await,
+                Woken::Wish(Wish::Stop) => return self.stop().await,
+                Woken::Wish(Wish::Drain) if drain_by.is_none() => {
+                    self.notifier.stopping();
+                    drain_by = Some(Instant::now() + self.drain + LAST_WORDS);
+                    self.feed(Event::Drain).await;
+                }
+                Woken::Wish(_) => {}
+                Woken::Clock => self.feed(Event::Tick).await,
+            }
+            self.notifier.alive(self.session.is_open(), self.session.running());
+            if let Some(by) = drain_by
+                && let Some(ended) = self.drained(by).await
+            {
+                return ended;
+            }
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        opening: &mut Option<Opening>,
+        wishes: &mut watch::Receiver<Wish>,
+        drain_by: Option<Instant>,
+    ) -> Woken {
+        let now = Instant::now();
+        let mut wake = now + IDLE_TICK;
+        wake = self.session.wake_at().map_or(wake, |at| wake.min(self.started + at));
+        wake = self.notifier.due().map_or(wake, |at| wake.min(at));
+        wake = drain_by.map_or(wake, |at| wake.min(at - LAST_WORDS.min(at - now)));
+        if self.line.is_none() && opening.is_none() {
+            wake = wake.min(self.retry);
+        }
+        tokio::select! {
+            biased;
+            changed = wishes.changed() => match changed {
+                Ok(()) => Woken::Wish(*wishes.borrow_and_update()),
+                // Whoever carried the operator's wishes is gone, which is the wish to end.
+                Err(_) => Woken::Wish(Wish::Stop),
+            },
+            incoming = receive(&mut self.line) => Woken::Incoming(incoming),
+            result = finish(opening) => Woken::Opened(result),
+            event = self.runner.next() => Woken::Runner(event),
+            () = tokio::time::sleep_until(wake) => Woken::Clock,
+        }
+    }
+
+    fn open(&self) -> Opening {
+        let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
+        let url = self.control_plane.url.clone();
+        Box::pin(async move { Line::open(&door, &destination, &url).await })
+    }
+
+    async fn opened(&mut self, result: Result<Line, LineError>) {
+        match result {
+            Ok(line) => {
+                self.opened = Instant::now();
+                self.line = Some(line);
+                self.feed(Event::Opened).await;
+            }
+            Err(error) => {
+                let wait = self.backoff.next(backoff::random());
+                tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "no connection to the control plane");
+                self.retry = Instant::now() + wait;
+            }
+        }
+    }
+
+    async fn incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(message) => self.feed(Event::Received(message)).await,
+            Incoming::NotUnderstood(error) => self.feed(Event::NotUnderstood(error)).await,
+            Incoming::Alive => self.feed(Event::Heard).await,
+            Incoming::Closed => self.lost("the connection to the control plane was cut").await,
+        }
+    }
+
+    /// Hands an event to the session and carries out what it says, until it has nothing more to say.
+    async fn feed(&mut self, event: Event) {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.session.handle(self.started.elapsed(), event) {
+                events.extend(self.carry_out(action).await);
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Send(message) => self.send(&message).await,
+            Action::SendResult(attempt) => {
+                let result = self.journal.result(&attempt).cloned()?;
+                self.send(&AgentMessage::Result(result)).await
+            }
+            Action::Ping => match self.line.as_mut()?.ping().await {
+                Ok(()) => None,
+                Err(_) => self.dropped(),
+            },
+            Action::Consider(offer) => Some(match self.runner.admit(&offer) {
+                Ok(()) => Event::Admitted(offer.attempt),
+                Err(reject) => Event::Refused(reject),
+            }),
+            Action::Run(attempt) => {
+                self.runner.start(&attempt);
+                None
+            }
+            Action::Stop(attempt, reason) => {
+                self.runner.stop(&attempt, reason);
+                None
+            }
+            Action::Record(result) => {
+                let attempt = result.attempt.clone();
+                self.journal.record(*result);
+                Some(Event::Recorded(attempt))
+            }
+            Action::Forget(attempt) => {
+                self.journal.forget(&attempt);
+                None
+            }
+            Action::Close(reason) => {
+                self.close(&reason).await;
+                Some(Event::Closed)
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &AgentMessage) -> Option<Event> {
+        match self.line.as_mut()?.send(message).await {
+            Ok(()) => None,
+            Err(_) => self.dropped(),
+        }
+    }
+
+    /// The line broke while something was written to it.
+    fn dropped(&mut self) -> Option<Event> {
+        self.line = None;
+        self.wait_before_retry(Duration::ZERO);
+        Some(Event::Closed)
+    }
+
+    async fn lost(&mut self, what: &str) {
+        self.line = None;
+        self.wait_before_retry(Duration::ZERO);
+        let retry_in_ms = self.retry.saturating_duration_since(Instant::now()).as_millis() as u64;
+        tracing::warn!(retry_in_ms, running = self.session.running(), "{what}; running tasks go on");
+        self.feed(Event::Closed).await;
+    }
+
+    async fn close(&mut self, reason: &CloseReason) {
+        if let Some(line) = self.line.take() {
+            line.close().await;
+        }
+        match reason {
+            CloseReason::IdentityRefused(message) => {
+                tracing::error!(
+                    message,
+                    retry_in_s = SLOW_PROBE.as_secs(),
+                    "the control plane refuses this agent's identity; enroll again, or have it allowed there"
+                );
+                self.retry = Instant::now() + SLOW_PROBE;
+            }
+            CloseReason::Goaway(GoawayReason::Superseded, _) => {
+                tracing::error!("another agent with this identity connected: is the state directory copied?");
+                self.wait_before_retry(backoff::LAST_WINDOW);
+            }
+            CloseReason::Goaway(goaway, after) => {
+                tracing::info!(reason = ?goaway, "the control plane ended the session");
+                self.wait_before_retry(*after);
+            }
+            CloseReason::Silence => {
+                tracing::warn!("the control plane is silent: the connection is closed");
+                self.wait_before_retry(Duration::ZERO);
+            }
+            CloseReason::Protocol => {
+                tracing::error!("the control plane does not keep to the protocol: the connection is closed");
+                self.wait_before_retry(Duration::ZERO);
+            }
+        }
+    }
+
+    fn wait_before_retry(&mut self, at_least: Duration) {
+        self.backoff.session_ended(self.opened.elapsed());
+        self.retry = Instant::now() + at_least + self.backoff.next(backoff::random());
+    }
+
+    /// Looks whether draining is over: everything is told, or the time is.
+    async fn drained(&mut self, by: Instant) -> Option<Ended> {
+        if self.session.is_idle() {
+            tracing::info!("drained");
+            if let Some(line) = self.line.take() {
+                line.close().await;
+            }
+            return Some(Ended::Drained);
+        }
+        let now = Instant::now();
+        if now >= by - LAST_WORDS && self.session.running() > 0 {
+            tracing::warn!(running = self.session.running(), "the time for draining is over: tasks are stopped");
+            return Some(self.stop().await);
+        }
+        (now >= by).then(|| {
+            tracing::warn!("the last results were not acknowledged in time");
+            Ended::Stopped
+        })
+    }
+
+    /// Stops every task. The control plane sees that they are gone when this agent comes back, or when
+    /// their leases end, and gives them to another one.
+    async fn stop(&mut self) -> Ended {
+        self.notifier.stopping();
+        self.runner.stop_all().await;
+        if let Some(line) = self.line.take() {
+            line.close().await;
+        }
+        Ended::Stopped
+    }
+}
+
+async fn receive(line: &mut Option<Line>) -> Incoming {
+    match line {
+        Some(line) => line.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn finish(opening: &mut Option<Opening>) -> Result<Line, LineError> {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}

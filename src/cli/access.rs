@@ -1,0 +1,257 @@
+//! The flags that say where to go and as whom, shared by `test` and `clone`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{Common, load_config, usage};
+use crate::config::{ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource, Server, http_proxy};
+use crate::credential::{self, CredentialKind, LoadError, Store};
+use crate::dial::{Door, ProxyEnvironment};
+use crate::git::Limits;
+use crate::policy::Policy;
+use crate::provider::Provider;
+use crate::remote_url::{RemoteUrl, Scheme};
+use crate::secret::Secret;
+use crate::task::{TargetSpec, Tools};
+
+/// The name of a server or a credential that the command line declares. No configuration can have it.
+pub(super) const COMMAND_LINE: &str = "command line";
+
+/// The most seconds of a deadline.
+const MAX_DEADLINE_SECONDS: u64 = 86_400;
+
+/// The kinds of servers, as a person types them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProviderName {
+    AzureDevops,
+    Gitlab,
+    Git,
+}
+
+impl From<ProviderName> for Provider {
+    fn from(name: ProviderName) -> Self {
+        match name {
+            ProviderName::AzureDevops => Self::AzureDevops,
+            ProviderName::Gitlab => Self::Gitlab,
+            ProviderName::Git => Self::Git,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AccessArgs {
+    /// A server that the configuration declares, instead of a URL
+    #[arg(long, value_name = "NAME")]
+    pub(super) server: Option<String>,
+    /// The project on --server; for GitLab the group
+    #[arg(long, value_name = "P", requires = "server")]
+    project: Option<String>,
+    /// The repository in --project
+    #[arg(long, value_name = "R", requires = "server")]
+    repository: Option<String>,
+    /// The kind of server; found by looking where it is not given
+    #[arg(long, value_enum)]
+    provider: Option<ProviderName>,
+    /// The user name, needed beside --password-file
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// A file with an access token
+    #[arg(long, value_name = "F", group = "secret")]
+    pat_file: Option<PathBuf>,
+    /// A file with a password
+    #[arg(long, value_name = "F", group = "secret")]
+    password_file: Option<PathBuf>,
+    /// A file with a bearer token
+    #[arg(long, value_name = "F", group = "secret")]
+    bearer_file: Option<PathBuf>,
+    /// A private key for SSH
+    #[arg(long, value_name = "F", group = "secret")]
+    ssh_key: Option<PathBuf>,
+    /// A file with the passphrase of --ssh-key
+    #[arg(long, value_name = "F", requires = "ssh_key")]
+    passphrase_file: Option<PathBuf>,
+    /// The SSH host keys that are known [default: ~/.ssh/known_hosts]
+    #[arg(long, value_name = "F")]
+    known_hosts: Option<PathBuf>,
+    /// Certificates of authorities to trust in addition to the platform's
+    #[arg(long, value_name = "F")]
+    ca_file: Option<PathBuf>,
+    /// An HTTP proxy, http://HOST:PORT, or none; HTTPS_PROXY and NO_PROXY hold where it is not given
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// A file with one line, user:password, for the proxy
+    #[arg(long, value_name = "F")]
+    proxy_auth_file: Option<PathBuf>,
+    /// When to give up
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MAX_DEADLINE_SECONDS))]
+    deadline: Option<u64>,
+}
+
+/// What the flags come to.
+pub(super) struct Access {
+    pub(super) target: TargetSpec,
+    pub(super) provider: Option<Provider>,
+    pub(super) credential: Option<String>,
+    pub(super) tools: Tools,
+    pub(super) deadline: Option<Duration>,
+}
+
+/// Why the flags come to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AccessError {
+    #[error("{0}")]
+    Configuration(#[from] ConfigError),
+    #[error("the proxy's authentication: {0}")]
+    ProxyAuthentication(#[from] LoadError),
+    #[error("the proxy's authentication is not one line of the form user:password")]
+    ProxyAuthenticationForm,
+}
+
+/// What the daemon or the command line works on, before secrets are needed.
+struct Declared {
+    servers: Vec<Server>,
+    proxy_secrets: BTreeMap<String, SecretSource>,
+    credentials: BTreeMap<String, CredentialSource>,
+    limits: Limits,
+}
+
+impl AccessArgs {
+    /// Puts together what the work is done with. `url` is the positional argument.
+    pub(super) async fn resolve(self, common: &Common, url: Option<String>) -> Result<Access, AccessError> {
+        let target = self.target(url);
+        let mut declared = match &target {
+            // The variable does not count: with a URL only a file that is named right here is read.
+            TargetSpec::Url(text) if common.config.is_empty() => self.declared_by_url(text),
+            _ => {
+                let config = load_config(common)?;
+                Declared {
+                    servers: config.servers,
+                    proxy_secrets: config.proxy_secrets,
+                    credentials: config.credentials,
+                    limits: config.limits,
+                }
+            }
+        };
+        let credential = self.credential(&target);
+        let name = credential.as_ref().map(|_| COMMAND_LINE.to_owned());
+        declared.credentials.extend(credential.map(|source| (COMMAND_LINE.to_owned(), source)));
+        for server in &mut declared.servers {
+            self.override_server(server);
+            server.proxy = with_secret(server.proxy.clone(), declared.proxy_secrets.get(&server.name)).await?;
+            if let Some(file) = &self.proxy_auth_file {
+                let source = SecretSource::File(file.clone());
+                server.proxy = with_secret(server.proxy.clone(), Some(&source)).await?;
+            }
+        }
+        let tools = Tools {
+            door: Arc::new(Door::new(ProxyEnvironment::from_process())),
+            policy: Arc::new(Policy::new(declared.servers)),
+            credentials: Arc::new(Store::new(declared.credentials)),
+            limits: declared.limits,
+            workspaces: None,
+        };
+        let deadline = self.deadline.map(Duration::from_secs);
+        Ok(Access { target, provider: self.provider.map(Into::into), credential: name, tools, deadline })
+    }
+
+    fn target(&self, url: Option<String>) -> TargetSpec {
+        match (url, &self.server) {
+            (Some(url), None) => TargetSpec::Url(url),
+            (None, Some(name)) => TargetSpec::Server {
+                name: name.clone(),
+                project: self.project.clone(),
+                repository: self.repository.clone(),
+            },
+            _ => usage("name the target either by its URL or by --server"),
+        }
+    }
+
+    /// The URL is the declaration: its host and port, at any path. Plain http is never declared so.
+    fn declared_by_url(&self, text: &str) -> Declared {
+        let url = RemoteUrl::parse(text).ok().filter(|url| url.scheme() != Scheme::Http);
+        let server = url.map(|url| Server {
+            name: COMMAND_LINE.to_owned(),
+            provider: self.provider.map(Into::into),
+            url: url.with_path(""),
+            ssh: None,
+            credential: None,
+            credentials: Vec::new(),
+            known_hosts_file: None,
+            ca_file: None,
+            proxy: Proxy::Environment,
+            allow_loopback: true,
+        });
+        Declared {
+            servers: server.into_iter().collect(),
+            proxy_secrets: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// What the command line says goes before what the configuration says.
+    fn override_server(&self, server: &mut Server) {
+        server.credentials.push(COMMAND_LINE.to_owned());
+        if self.known_hosts.is_some() || server.known_hosts_file.is_none() {
+            server.known_hosts_file = self.known_hosts.clone().or_else(own_known_hosts);
+        }
+        if self.ca_file.is_some() {
+            server.ca_file.clone_from(&self.ca_file);
+        }
+        match self.proxy.as_deref() {
+            None => {}
+            Some("none") => server.proxy = Proxy::Direct,
+            Some(text) => match http_proxy(text) {
+                Ok(proxy) => server.proxy = Proxy::Http(proxy),
+                Err(expected) => usage(&format!("--proxy expects {expected}")),
+            },
+        }
+    }
+
+    fn credential(&self, target: &TargetSpec) -> Option<CredentialSource> {
+        let by_kind = [
+            (CredentialKind::Pat, &self.pat_file),
+            (CredentialKind::Password, &self.password_file),
+            (CredentialKind::Bearer, &self.bearer_file),
+            (CredentialKind::SshKey, &self.ssh_key),
+        ];
+        let (kind, file) = by_kind.into_iter().find_map(|(kind, file)| Some((kind, file.clone()?)))?;
+        let user_of_url = match target {
+            TargetSpec::Url(text) => RemoteUrl::parse(text).ok().and_then(|url| url.user().map(ToOwned::to_owned)),
+            TargetSpec::Server { .. } => None,
+        };
+        let username = match kind {
+            CredentialKind::Password => self.username.clone().or(user_of_url),
+            _ => self.username.clone(),
+        };
+        if kind == CredentialKind::Password && username.is_none() {
+            usage("--password-file needs --username, or a user in the URL");
+        }
+        Some(CredentialSource {
+            kind,
+            username,
+            secret: SecretSource::File(file),
+            passphrase: self.passphrase_file.clone().map(SecretSource::File),
+            strict_modes: true,
+        })
+    }
+}
+
+/// The known_hosts file of the user who runs this program.
+fn own_known_hosts() -> Option<PathBuf> {
+    std::env::home_dir().map(|home| home.join(".ssh/known_hosts"))
+}
+
+/// A proxy with the user and password that `source` holds.
+pub(super) async fn with_secret(proxy: Proxy, source: Option<&SecretSource>) -> Result<Proxy, AccessError> {
+    let (Proxy::Http(mut proxy), Some(source)) = (proxy.clone(), source) else { return Ok(proxy) };
+    let pair = credential::load_secret(source).await?;
+    let (user, password) = pair.expose().split_once(':').ok_or(AccessError::ProxyAuthenticationForm)?;
+    let password = Secret::new(password.to_owned());
+    proxy.authorization = Some(ProxyAuthorization { user: user.to_owned(), password });
+    Ok(Proxy::Http(proxy))
+}

@@ -1,0 +1,225 @@
+//! `sortie run`: the daemon from its configuration to its end.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::access::{AccessError, with_secret};
+use super::enroll::{Failure, control_plane, profile, trade};
+use super::{Common, Exit, complain, load_config};
+use crate::agent::{Agent, ControlPlane, Ended, Parts, Wish};
+use crate::backoff::{self, Backoff};
+use crate::config::{self, Config};
+use crate::credential::Store;
+use crate::dial::{Door, ProxyEnvironment};
+use crate::enroll::EnrollError;
+use crate::git;
+use crate::identity::{self, Identity, IdentityError};
+use crate::journal::MemoryJournal;
+use crate::policy::Policy;
+use crate::runner::Runner;
+use crate::systemd::Notifier;
+use crate::task::Tools;
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sortie run
+  sortie run --config /etc/sortie/config.toml
+
+SIGTERM and Ctrl-C drain: what runs is finished, for agent.drain_seconds at the most. A second one stops.")]
+pub(super) struct RunArgs {}
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("{0}")]
+    Failure(#[from] Failure),
+    #[error("{0}")]
+    Access(#[from] AccessError),
+    #[error("{0}")]
+    Log(#[from] telemetry::LogError),
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    #[error(
+        "this agent is not enrolled: run `sortie enroll`, or set control_plane.enrollment_token in the configuration"
+    )]
+    NotEnrolled,
+    #[error(
+        "this agent is enrolled at {enrolled}, and the configuration says {configured}: correct control_plane.url, \
+         or run `sortie unenroll` and enroll again"
+    )]
+    Elsewhere { enrolled: String, configured: String },
+    #[error("control_plane.url is damaged in the agent's identity: enroll again")]
+    Url,
+    #[error("another daemon uses the state directory {0}")]
+    Locked(String),
+    #[error("libgit2 cannot be set up: {0}")]
+    Git(#[from] git::InitializationError),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::ErrorKind),
+}
+
+pub(super) async fn execute(common: &Common, _args: RunArgs) -> Exit {
+    let config = match load_config(common) {
+        Ok(config) => config,
+        Err(error) => return complain(Exit::Configuration, &error.to_string()),
+    };
+    match run(config).await {
+        Ok(exit) => exit,
+        Err(error) => complain(Exit::Configuration, &error.to_string()),
+    }
+}
+
+async fn run(config: Config) -> Result<Exit, StartError> {
+    telemetry::init(config.log)?;
+    let (sender, mut wishes) = watch::channel(Wish::Run);
+    let signals = Signals::new()?;
+    let _lock = lock(&config.agent.state_dir)?;
+    git::initialize()?;
+    let notifier = Notifier::from_environment();
+    notifier.ready();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), agent.name = config.agent.name, "started");
+
+    // The signals' task ends with this function: it is aborted when the set is dropped.
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(signals.forward(sender));
+    let identity = tokio::select! {
+        identity = enrolled(&config) => identity?,
+        () = wished_to_end(&mut wishes) => return Ok(Exit::Done),
+    };
+    let url = config::control_plane_url(&identity.control_plane).map_err(|_| StartError::Url)?;
+    let agent = assemble(&config, identity, control_plane(&config, &url).await?, notifier).await;
+    let ended = agent.run(wishes).await;
+    tracing::info!(drained = ended == Ended::Drained, "ended");
+    Ok(Exit::Done)
+}
+
+async fn assemble(
+    config: &Config,
+    identity: Identity,
+    control_plane: ControlPlane,
+    notifier: Notifier,
+) -> Agent<MemoryJournal> {
+    let door = Arc::new(Door::new(ProxyEnvironment::from_process()));
+    let mut servers = config.servers.clone();
+    for server in &mut servers {
+        // Without its secret the proxy will ask for it, and the report of a task will say so.
+        match with_secret(server.proxy.clone(), config.proxy_secrets.get(&server.name)).await {
+            Ok(proxy) => server.proxy = proxy,
+            Err(error) => tracing::error!(server = server.name, %error, "the proxy goes without authentication"),
+        }
+    }
+    let tools = Tools {
+        door: Arc::clone(&door),
+        policy: Arc::new(Policy::new(servers)),
+        credentials: Arc::new(Store::new(config.credentials.clone())),
+        limits: config.limits,
+        workspaces: Some(config.workspaces()),
+    };
+    Agent::new(Parts {
+        door,
+        control_plane,
+        profile: profile(&config.agent),
+        identity,
+        runner: Runner::new(tools, config.max_run),
+        journal: MemoryJournal::default(),
+        notifier,
+        drain: config.agent.drain,
+    })
+}
+
+/// The identity that is kept, or the one that the configured token gives. The network may be down when a
+/// host starts: that is waited out, and only a refusal is final.
+async fn enrolled(config: &Config) -> Result<Identity, StartError> {
+    let configured = config.control_plane.as_ref();
+    match identity::load(&config.agent.state_dir) {
+        Ok(identity) => {
+            return match configured.map(|configured| configured.url.to_string()) {
+                Some(url) if url != identity.control_plane => {
+                    Err(StartError::Elsewhere { enrolled: identity.control_plane, configured: url })
+                }
+                _ => Ok(identity),
+            };
+        }
+        Err(IdentityError::NotEnrolled(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let Some((configured, token)) = configured.and_then(|c| Some((c, c.enrollment_token.as_ref()?))) else {
+        return Err(StartError::NotEnrolled);
+    };
+    let control_plane = control_plane(config, &configured.url).await?;
+    let mut backoff = Backoff::default();
+    loop {
+        let traded = trade(&config.agent.state_dir, &control_plane, &profile(&config.agent), token).await;
+        match traded {
+            Ok(identity) => {
+                tracing::info!(agent.id = identity.agent_id, "enrolled");
+                return Ok(identity);
+            }
+            Err(Failure::Enroll(error)) if is_passing(&error) => {
+                let wait = backoff.next(backoff::random());
+                tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "not enrolled yet");
+                tokio::time::sleep(wait).await;
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+}
+
+/// Whether trying again may help.
+fn is_passing(error: &EnrollError) -> bool {
+    match error {
+        EnrollError::Dial(_) | EnrollError::Http(_) => true,
+        EnrollError::Refused { status, .. } | EnrollError::NotAControlPlane { status } => {
+            *status >= 500 || *status == 429
+        }
+    }
+}
+
+async fn wished_to_end(wishes: &mut watch::Receiver<Wish>) {
+    // A closed channel means the same as a wish.
+    let _ = wishes.wait_for(|wish| *wish > Wish::Run).await;
+}
+
+/// Two daemons with one identity would supersede each other for ever.
+fn lock(state_dir: &Path) -> Result<File, StartError> {
+    identity::make_state_dir(state_dir)?;
+    let path = state_dir.join("lock");
+    let failed = |error: std::io::Error| IdentityError::State { path: path.clone(), kind: error.kind() };
+    let file = File::create(&path).map_err(failed)?;
+    file.try_lock().map_err(|_| StartError::Locked(state_dir.display().to_string()))?;
+    Ok(file)
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let receive = |kind| signal(kind).map_err(|error| StartError::Signals(error.kind()));
+        Ok(Self { terminate: receive(SignalKind::terminate())?, interrupt: receive(SignalKind::interrupt())? })
+    }
+
+    /// The first signal drains, the second one stops.
+    async fn forward(mut self, wishes: watch::Sender<Wish>) {
+        for wish in [Wish::Drain, Wish::Stop] {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            tracing::info!(?wish, "signal received");
+            if wishes.send(wish).is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,200 @@
+//! Outcomes for people: short aligned tables, the diagnosis last.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+use serde_json::Value;
+use sortie_protocol::report::{CloneReport, Diagnosis, Report, ReportOutcome, Stage, StageStatus};
+
+/// The width of text where the output is no terminal that says its own.
+const TEXT_WIDTH: usize = 100;
+
+/// A connection test.
+pub(super) fn report(report: &Report) -> String {
+    let colors = Colors::of_stdout();
+    let mut out = String::new();
+    row(&mut out, "target", &report.target.url);
+    let scope = report.target.scope.as_ref().map(word);
+    let provider = report.target.provider.as_ref().map(word);
+    row(&mut out, "kind", &[provider, scope].into_iter().flatten().collect::<Vec<_>>().join(", "));
+    let server = [&report.server.product, &report.server.version].into_iter().flatten().cloned().collect::<Vec<_>>();
+    row(&mut out, "server", &server.join(" "));
+    row(&mut out, "identity", report.identity.name.as_deref().unwrap_or_default());
+    if let (Some(branch), Some(head)) = (&report.repository.default_branch, &report.repository.head) {
+        let references = report.repository.references.unwrap_or_default();
+        row(&mut out, "repository", &format!("{branch} at {}, {references} references", short(head)));
+    }
+    stages(&mut out, &report.stages, &colors);
+    let seconds = format!("in {}", milliseconds(report.duration_ms));
+    ending(&mut out, report.outcome, &seconds, &report.warnings, report.diagnosis.as_ref(), &colors);
+    out
+}
+
+/// A clone.
+pub(super) fn clone(clone: &CloneReport) -> String {
+    let colors = Colors::of_stdout();
+    let mut out = String::new();
+    row(&mut out, "path", clone.path.as_deref().unwrap_or_default());
+    let at = clone.commit.as_deref().map(short).unwrap_or_default();
+    row(&mut out, "commit", &[clone.reference.as_deref().unwrap_or_default(), at].join(" "));
+    if clone.outcome == ReportOutcome::Succeeded {
+        let bytes = indicatif::HumanBytes(clone.received_bytes);
+        row(&mut out, "received", &format!("{bytes}, {} objects, {} files", clone.received_objects, clone.files));
+    }
+    stages(&mut out, &clone.stages, &colors);
+    let seconds = format!("in {}", milliseconds(clone.duration_ms));
+    ending(&mut out, clone.outcome, &seconds, &clone.warnings, clone.diagnosis.as_ref(), &colors);
+    out
+}
+
+fn row(out: &mut String, name: &str, value: &str) {
+    if !value.trim().is_empty() {
+        let _ = writeln!(out, "{name:<12}  {}", value.trim());
+    }
+}
+
+fn stages(out: &mut String, stages: &[Stage], colors: &Colors) {
+    let _ = writeln!(out, "\n{:<12}  {:<7}  {:>10}  seen", "stage", "status", "time");
+    for stage in stages {
+        let (word, color) = match stage.status {
+            StageStatus::Passed => ("passed", colors.green),
+            StageStatus::Warned => ("warned", colors.yellow),
+            StageStatus::Failed => ("failed", colors.red),
+            StageStatus::Skipped => ("skipped", colors.dim),
+        };
+        let time = if stage.status == StageStatus::Skipped { String::new() } else { milliseconds(stage.duration_ms) };
+        let line = format!(
+            "{:<12}  {color}{word:<7}{}  {time:>10}  {}",
+            stage.stage,
+            colors.reset,
+            telling_fact(stage)
+        );
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+/// The one fact of a stage that matters most to somebody who looks at it.
+fn telling_fact(stage: &Stage) -> String {
+    const TELLING: [(&str, &[&str]); 12] = [
+        ("policy", &["server"]),
+        ("resolve", &["addresses"]),
+        ("proxy", &["proxy"]),
+        ("connect", &["address"]),
+        ("tls", &["version", "issuer"]),
+        ("host_key", &["key_type", "fingerprint"]),
+        ("identify", &["product", "version"]),
+        ("authenticate", &["identity", "method"]),
+        ("authorize", &["project"]),
+        ("repository", &["name"]),
+        ("references", &["references"]),
+        ("receive", &["received_objects", "received_bytes"]),
+    ];
+    let names = TELLING.iter().find(|(name, _)| *name == stage.stage).map_or(&[][..], |(_, names)| names);
+    let values = names.iter().filter_map(|name| stage.facts.get(*name)).map(plain);
+    values.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn ending(
+    out: &mut String,
+    outcome: ReportOutcome,
+    time: &str,
+    warnings: &[Diagnosis],
+    diagnosis: Option<&Diagnosis>,
+    colors: &Colors,
+) {
+    for warning in warnings {
+        let _ = writeln!(out, "\n{}warning{}: {} ({})", colors.yellow, colors.reset, warning.code, warning.stage);
+        explain(out, warning);
+    }
+    match (outcome, diagnosis) {
+        (ReportOutcome::Failed, Some(diagnosis)) => {
+            let code = format!("{} ({})", diagnosis.code, diagnosis.stage);
+            let _ = writeln!(out, "\n{}failed{} {time}: {code}", colors.red, colors.reset);
+            explain(out, diagnosis);
+        }
+        _ => {
+            let _ = writeln!(out, "\n{}succeeded{} {time}", colors.green, colors.reset);
+        }
+    }
+}
+
+fn explain(out: &mut String, diagnosis: &Diagnosis) {
+    wrap(out, "  ", "  ", &diagnosis.summary);
+    for remedy in &diagnosis.remedies {
+        wrap(out, "  - ", "    ", remedy);
+    }
+}
+
+/// Breaks a text at spaces. Widths are counted in characters, which is right for most of the world's names.
+fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(TEXT_WIDTH);
+    let mut line = first.to_owned();
+    let mut is_bare = true;
+    for word in text.split_whitespace() {
+        if !is_bare && line.chars().count() + 1 + word.chars().count() > width.max(40) {
+            let _ = writeln!(out, "{line}");
+            rest.clone_into(&mut line);
+            is_bare = true;
+        }
+        if !std::mem::replace(&mut is_bare, false) {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
+}
+
+fn milliseconds(duration: f64) -> String {
+    if duration >= 10_000.0 { format!("{:.1} s", duration / 1000.0) } else { format!("{duration:.1} ms") }
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
+/// A value of an enumeration as it stands in JSON.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().as_ref().map(plain).unwrap_or_default()
+}
+
+/// Escape codes for a terminal that wants them, and nothing anywhere else.
+struct Colors {
+    red: &'static str,
+    yellow: &'static str,
+    green: &'static str,
+    dim: &'static str,
+    reset: &'static str,
+}
+
+impl Colors {
+    fn of_stdout() -> Self {
+        let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        if wanted {
+            Self { red: "\x1b[31m", yellow: "\x1b[33m", green: "\x1b[32m", dim: "\x1b[2m", reset: "\x1b[0m" }
+        } else {
+            Self { red: "", yellow: "", green: "", dim: "", reset: "" }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped_at_spaces() {
+        let mut out = String::new();
+        wrap(&mut out, "  - ", "    ", &"word ".repeat(30));
+        assert!(out.lines().count() > 1 && out.lines().all(|line| line.chars().count() <= TEXT_WIDTH), "{out}");
+        assert!(out.starts_with("  - word word") && out.lines().nth(1).is_some_and(|line| line.starts_with("    word")));
+    }
+}

@@ -1,0 +1,139 @@
+//! The configuration as it is written: every key optional, nothing judged yet.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Raw {
+    pub(super) agent: RawAgent,
+    pub(super) control_plane: Option<RawControlPlane>,
+    pub(super) servers: BTreeMap<String, RawServer>,
+    pub(super) credentials: BTreeMap<String, RawCredential>,
+    pub(super) log: RawLog,
+    pub(super) health: RawHealth,
+    pub(super) limits: RawLimits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawAgent {
+    pub(super) name: Option<String>,
+    pub(super) tags: Vec<String>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) max_tasks: Option<u32>,
+    pub(super) drain_seconds: Option<u64>,
+    pub(super) strict_modes: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawControlPlane {
+    pub(super) url: Option<String>,
+    pub(super) enrollment_token: Option<RawSecret>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_auth: Option<RawSecret>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawServer {
+    pub(super) provider: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) ssh: Option<String>,
+    pub(super) credential: Option<String>,
+    pub(super) credentials: Vec<String>,
+    pub(super) known_hosts_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_auth: Option<RawSecret>,
+    pub(super) allow_loopback: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawCredential {
+    pub(super) kind: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) secret: Option<RawSecret>,
+    pub(super) passphrase: Option<RawSecret>,
+    pub(super) strict_modes: Option<bool>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct RawSecret {
+    pub(super) file: Option<PathBuf>,
+    pub(super) env: Option<String>,
+    pub(super) systemd: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawLog {
+    pub(super) level: Option<String>,
+    pub(super) format: Option<String>,
+}
+
+/// The table may stand in a file already; its keys belong to a later version.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawHealth {}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawLimits {
+    pub(super) bytes: Option<u64>,
+    pub(super) objects: Option<u64>,
+    pub(super) files: Option<u64>,
+    pub(super) seconds: Option<u64>,
+}
+
+/// The keys that each table knows. `*` stands for a name that the operator chooses.
+///
+/// A message about an unknown key takes its suggestion from here; a test holds this list against what the
+/// tables above really accept.
+pub(super) const KEYS: &[(&str, &[&str])] = &[
+    ("", &["agent", "control_plane", "servers", "credentials", "log", "health", "limits"]),
+    ("agent", &["name", "tags", "state_dir", "max_tasks", "drain_seconds", "strict_modes"]),
+    ("control_plane", &["url", "enrollment_token", "ca_file", "proxy", "proxy_auth"]),
+    (
+        "servers.*",
+        &[
+            "provider",
+            "url",
+            "ssh",
+            "credential",
+            "credentials",
+            "known_hosts_file",
+            "ca_file",
+            "proxy",
+            "proxy_auth",
+            "allow_loopback",
+        ],
+    ),
+    ("credentials.*", &["kind", "username", "secret", "passphrase", "strict_modes"]),
+    ("log", &["level", "format"]),
+    ("health", &[]),
+    ("limits", &["bytes", "objects", "files", "seconds"]),
+    ("control_plane.enrollment_token", SECRET_KEYS),
+    ("control_plane.proxy_auth", SECRET_KEYS),
+    ("servers.*.proxy_auth", SECRET_KEYS),
+    ("credentials.*.secret", SECRET_KEYS),
+    ("credentials.*.passphrase", SECRET_KEYS),
+];
+
+const SECRET_KEYS: &[&str] = &["file", "env", "systemd"];
+
+/// Keys whose names are taken for later versions. They are refused by name, because a setting that is
+/// accepted and does nothing is worse than none.
+pub(super) const LATER_KEYS: &[(&str, &[&str])] = &[
+    ("control_plane", &["client_cert_file", "client_key_file", "trusted_signers"]),
+    ("servers.*", &["api_credential", "host_keys", "tasks"]),
+    ("credentials.*.secret", &["vault"]),
+    ("credentials.*.passphrase", &["vault"]),
+    ("health", &["listen"]),
+];

@@ -1,0 +1,104 @@
+//! The configuration as it holds, for `sortie config show`: defaults filled in, secrets only by source.
+
+use serde_json::{Map, Value, json};
+
+use super::{Config, ControlPlane, CredentialSource, LogFormat, Proxy, SecretSource, Server};
+
+pub(super) fn toml(config: &Config) -> String {
+    toml::to_string_pretty(&without_nulls(json(config))).unwrap_or_default()
+}
+
+pub(super) fn json(config: &Config) -> Value {
+    let servers: Map<_, _> = config.servers.iter().map(|s| (s.name.clone(), server(s, config))).collect();
+    let credentials: Map<_, _> = config.credentials.iter().map(|(name, c)| (name.clone(), credential(c))).collect();
+    json!({
+        "agent": {
+            "name": config.agent.name,
+            "tags": config.agent.tags,
+            "state_dir": config.agent.state_dir,
+            "max_tasks": config.agent.max_tasks,
+            "drain_seconds": config.agent.drain.as_secs(),
+            "strict_modes": config.agent.strict_modes,
+        },
+        "control_plane": config.control_plane.as_ref().map(control_plane),
+        "servers": servers,
+        "credentials": credentials,
+        "log": {
+            "level": config.log.level.as_str().to_ascii_lowercase(),
+            "format": match config.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+                LogFormat::Journald => "journald",
+            },
+        },
+        "limits": {
+            "bytes": config.limits.max_bytes,
+            "objects": config.limits.max_objects,
+            "files": config.limits.max_files,
+            "seconds": config.max_run.as_secs(),
+        },
+    })
+}
+
+fn control_plane(control_plane: &ControlPlane) -> Value {
+    json!({
+        "url": control_plane.url.to_string(),
+        "enrollment_token": control_plane.enrollment_token.as_ref().map(source),
+        "ca_file": control_plane.ca_file,
+        "proxy": proxy(&control_plane.proxy),
+        "proxy_auth": control_plane.proxy_secret.as_ref().map(source),
+    })
+}
+
+fn server(server: &Server, config: &Config) -> Value {
+    json!({
+        "provider": server.provider.map(|provider| provider.as_str()),
+        "url": server.url.to_string(),
+        "ssh": server.ssh.as_ref().map(ToString::to_string),
+        "credential": server.credential,
+        "credentials": server.credentials,
+        "known_hosts_file": server.known_hosts_file,
+        "ca_file": server.ca_file,
+        "proxy": proxy(&server.proxy),
+        "proxy_auth": config.proxy_secrets.get(&server.name).map(source),
+        "allow_loopback": server.allow_loopback,
+    })
+}
+
+fn credential(credential: &CredentialSource) -> Value {
+    json!({
+        "kind": credential.kind.as_str(),
+        "username": credential.username,
+        "secret": source(&credential.secret),
+        "passphrase": credential.passphrase.as_ref().map(source),
+        "strict_modes": credential.strict_modes,
+    })
+}
+
+fn source(source: &SecretSource) -> Value {
+    match source {
+        SecretSource::File(path) => json!({ "file": path }),
+        SecretSource::Environment(name) => json!({ "env": name }),
+        SecretSource::Systemd(name) => json!({ "systemd": name }),
+    }
+}
+
+fn proxy(proxy: &Proxy) -> Option<String> {
+    match proxy {
+        Proxy::Environment => None,
+        Proxy::Direct => Some("none".to_owned()),
+        Proxy::Http(proxy) if proxy.host.contains(':') => Some(format!("http://[{}]:{}", proxy.host, proxy.port)),
+        Proxy::Http(proxy) => Some(format!("http://{}:{}", proxy.host, proxy.port)),
+    }
+}
+
+/// TOML has no null: what is not set is left out.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let set = map.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,238 @@
+//! The slots: attempts that run, each with its deadline, its cancel token and its progress.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sortie_protocol::AttemptId;
+use sortie_protocol::message::{AttemptOutcome, AttemptResult, Offer, Progress, Reject, RejectReason};
+use sortie_protocol::task::TaskSpec;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::git::{Control, Transfer};
+use crate::report::{Code, Diagnosis, Stage, StageEvent, StageLog};
+use crate::session::StopReason;
+use crate::task::{self, Task, TaskReport, Tools};
+
+/// How often a running attempt tells its progress at the most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How much progress may wait to be sent. What does not fit is dropped: there is more to come.
+const PROGRESS_QUEUE: usize = 64;
+
+/// What the runner tells of its attempts.
+#[derive(Debug)]
+pub enum RunnerEvent {
+    /// Where an attempt is.
+    Progressed(Progress),
+    /// An attempt has ended.
+    Finished(Box<AttemptResult>),
+}
+
+/// Runs attempts. Dropping it cancels them all.
+pub struct Runner {
+    tools: Tools,
+    /// The longest time that any attempt may take.
+    max_run: Duration,
+    admitted: HashMap<AttemptId, Work>,
+    running: HashMap<AttemptId, Running>,
+    tasks: JoinSet<TaskReport>,
+    progress: (mpsc::Sender<Progress>, mpsc::Receiver<Progress>),
+}
+
+struct Work {
+    task: Task,
+    run: Duration,
+}
+
+struct Running {
+    id: tokio::task::Id,
+    task: Task,
+    log: StageLog,
+    cancel: CancellationToken,
+}
+
+impl Runner {
+    /// A runner without work.
+    pub fn new(tools: Tools, max_run: Duration) -> Self {
+        Self {
+            tools,
+            max_run,
+            admitted: HashMap::new(),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            progress: mpsc::channel(PROGRESS_QUEUE),
+        }
+    }
+
+    /// Decides whether an offered attempt will be run. Nothing is opened and nothing is read for that.
+    ///
+    /// # Errors
+    /// The rejection to answer with.
+    pub fn admit(&mut self, offer: &Offer) -> Result<(), Box<Reject>> {
+        let reject = |reason, retryable, diagnosis: Diagnosis, report: Option<TaskReport>| {
+            let diagnosis = Some(task::wire_diagnosis(&diagnosis));
+            let result = report.map(|report| report.to_wire());
+            Box::new(Reject { attempt: offer.attempt.clone(), retryable, reason, diagnosis, result })
+        };
+        let not_supported = |seen: String| {
+            let remedy = "Update the agent, or leave out of the task what it does not support.".to_owned();
+            let diagnosis = Diagnosis::new(Code::TaskNotAllowed, Stage::Policy, &seen, vec![remedy]);
+            reject(RejectReason::NotSupported, true, diagnosis, None)
+        };
+        let spec: TaskSpec = serde_json::from_str(&offer.task)
+            .map_err(|error| not_supported(format!("the agent does not understand it ({error})")))?;
+        spec.validate().map_err(|error| not_supported(error.to_string()))?;
+        let task = task::from_wire(&spec, &offer.attempt).map_err(|error| not_supported(error.to_string()))?;
+        if let Err(diagnosis) = task::admit(&task, &self.tools) {
+            // Another agent may have declared the server; a URL that is malformed is so everywhere.
+            let retryable = matches!(diagnosis.code, Code::ServerNotDeclared | Code::CredentialMissing);
+            let report = TaskReport::refused(&task, diagnosis.clone());
+            return Err(reject(RejectReason::Policy, retryable, diagnosis, Some(report)));
+        }
+        let run = Duration::from_secs(spec.run_seconds).min(self.max_run);
+        self.admitted.insert(offer.attempt.clone(), Work { task, run });
+        Ok(())
+    }
+
+    /// Starts an attempt that was admitted.
+    pub fn start(&mut self, attempt: &AttemptId) {
+        let Some(Work { task, run }) = self.admitted.remove(attempt) else { return };
+        let cancel = CancellationToken::new();
+        let transfer = Arc::new(Transfer::default());
+        let log = self.observed_log(attempt);
+        let control = Control {
+            deadline: Instant::now() + run,
+            cancel: cancel.clone(),
+            transfer: Arc::clone(&transfer),
+            limits: self.tools.limits,
+        };
+        let work = carry_out(task.clone(), self.tools.clone(), control, log.clone());
+        let reporting = report_progress(attempt.clone(), transfer, log.clone(), self.progress.0.clone());
+        let span = tracing::info_span!("task", task.id = attempt.task_id, task.attempt = attempt.attempt);
+        let both = async move {
+            tokio::select! {
+                report = work => report,
+                never = reporting => match never {},
+            }
+        };
+        let id = self.tasks.spawn(both.instrument(span)).id();
+        self.running.insert(attempt.clone(), Running { id, task, log, cancel });
+    }
+
+    /// Stops an attempt. Its end is still told.
+    pub fn stop(&mut self, attempt: &AttemptId, reason: StopReason) {
+        self.admitted.remove(attempt);
+        if let Some(running) = self.running.get(attempt) {
+            tracing::info!(%attempt, ?reason, "stopping an attempt");
+            running.cancel.cancel();
+        }
+    }
+
+    /// Stops everything and waits until it has cleaned up.
+    pub async fn stop_all(&mut self) {
+        for running in self.running.values() {
+            running.cancel.cancel();
+        }
+        while self.tasks.join_next().await.is_some() {}
+        self.running.clear();
+    }
+
+    /// Waits for what happens next. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> RunnerEvent {
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    if let Some(result) = self.ended(ended) {
+                        return RunnerEvent::Finished(Box::new(result));
+                    }
+                }
+                // The sender lives as long as this receiver, so that there is always something to wait for.
+                Some(progress) = self.progress.1.recv() => return RunnerEvent::Progressed(progress),
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, TaskReport), JoinError>) -> Option<AttemptResult> {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let attempt = self.running.iter().find(|(_, running)| running.id == id).map(|(key, _)| key.clone())?;
+        let running = self.running.remove(&attempt)?;
+        let report = match ended {
+            Ok((_, report)) => report,
+            Err(_) => panicked(&attempt, &running),
+        };
+        let outcome = match report.diagnosis().map(|diagnosis| diagnosis.code) {
+            None => AttemptOutcome::Succeeded,
+            Some(Code::Cancelled) => AttemptOutcome::Cancelled,
+            Some(_) => AttemptOutcome::Failed,
+        };
+        tracing::info!(
+            task.id = attempt.task_id,
+            task.attempt = attempt.attempt,
+            outcome = ?outcome,
+            diagnosis = report.diagnosis().map(|diagnosis| diagnosis.code.as_str()),
+            "an attempt has ended"
+        );
+        Some(AttemptResult { attempt, outcome, result: report.to_wire() })
+    }
+
+    fn observed_log(&self, attempt: &AttemptId) -> StageLog {
+        let (sender, attempt) = (self.progress.0.clone(), attempt.clone());
+        StageLog::observed(move |event| {
+            if let StageEvent::Began(stage) = event {
+                let _ = sender.try_send(progress(&attempt, *stage, &Transfer::default()));
+            }
+        })
+    }
+}
+
+async fn carry_out(task: Task, tools: Tools, control: Control, log: StageLog) -> TaskReport {
+    task::run(&task, &tools, &control, &log).await
+}
+
+async fn report_progress(
+    attempt: AttemptId,
+    transfer: Arc<Transfer>,
+    log: StageLog,
+    sender: mpsc::Sender<Progress>,
+) -> std::convert::Infallible {
+    let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
+    let mut told = 0;
+    loop {
+        interval.tick().await;
+        let received = transfer.received_bytes();
+        if received > told
+            && let Some(stage) = log.running()
+        {
+            told = received;
+            let _ = sender.try_send(progress(&attempt, stage, &transfer));
+        }
+    }
+}
+
+fn progress(attempt: &AttemptId, stage: Stage, transfer: &Transfer) -> Progress {
+    Progress {
+        attempt: attempt.clone(),
+        stage: stage.as_str().to_owned(),
+        received_bytes: transfer.received_bytes(),
+        received_objects: transfer.received_objects(),
+        total_objects: Some(transfer.total_objects()).filter(|total| *total > 0),
+    }
+}
+
+/// A panic in a task is a bug of ours: it is a diagnosis of that task and nothing else.
+fn panicked(attempt: &AttemptId, running: &Running) -> TaskReport {
+    tracing::error!(%attempt, internal.id = %attempt, "a task panicked");
+    let stage = running.log.running().unwrap_or(Stage::Policy);
+    let seen = format!("the agent's log has more under internal.id={attempt}");
+    let diagnosis = Diagnosis::new(Code::Internal, stage, &seen, vec![]);
+    TaskReport::failed(&running.task, diagnosis, &running.log)
+}

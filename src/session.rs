@@ -1,0 +1,440 @@
+//! The agent's side of the protocol as a pure state machine: events in, actions out.
+//!
+//! It has no socket, no clock and no randomness: time comes with every event as a duration since some
+//! fixed moment, and whoever drives it carries the actions out in their order. It works on messages, so
+//! any transport that carries them will do. What runs outlives a connection: attempts and results belong
+//! to this state and not to a socket.
+
+mod attempts;
+pub mod websocket;
+
+use std::time::Duration;
+
+use sortie_protocol::message::{
+    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, Offer, Progress, ProtocolError, Reject,
+    Times, Welcome,
+};
+use sortie_protocol::{AgentMessage, AttemptId, ControlMessage, FrameError, identity};
+
+use crate::identity::Identity;
+use attempts::Attempts;
+
+/// How long a session may take from the connection to `welcome`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many messages that are not understood a session bears.
+pub const MAX_PROTOCOL_ERRORS: u32 = 8;
+
+/// The shortest and the longest time that a control plane may set for pings, silence and renewals.
+const SHORTEST_TIME: Duration = Duration::from_millis(100);
+const LONGEST_TIME: Duration = Duration::from_secs(600);
+
+/// What this agent tells of itself.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// Its own tags.
+    pub tags: Vec<String>,
+    /// How many attempts it runs at once.
+    pub max_tasks: u32,
+}
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Event {
+    /// There is a connection.
+    Opened,
+    /// The connection is gone.
+    Closed,
+    /// A message came.
+    Received(Box<ControlMessage>),
+    /// A frame came that is no message.
+    NotUnderstood(FrameError),
+    /// Anything at all came, a pong for example: the peer lives.
+    Heard,
+    /// The runner takes an offer that was considered.
+    Admitted(AttemptId),
+    /// The runner does not take it.
+    Refused(Box<Reject>),
+    /// An attempt tells where it is.
+    Progressed(Progress),
+    /// An attempt has ended.
+    Finished(Box<AttemptResult>),
+    /// The result is kept, so that it may be sent.
+    Recorded(AttemptId),
+    /// The operator wants no new work done.
+    Drain,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Send a message.
+    Send(Box<AgentMessage>),
+    /// Send a WebSocket ping, or what does its work on another transport.
+    Ping,
+    /// Ask the runner about an offer, and answer with [`Event::Admitted`] or [`Event::Refused`].
+    Consider(Box<Offer>),
+    /// Run the attempt that was admitted.
+    Run(AttemptId),
+    /// Stop an attempt. Its end is still told by [`Event::Finished`].
+    Stop(AttemptId, StopReason),
+    /// Keep a result, and answer with [`Event::Recorded`].
+    Record(Box<AttemptResult>),
+    /// Send the result that is kept for this attempt.
+    SendResult(AttemptId),
+    /// Drop the result that is kept for this attempt.
+    Forget(AttemptId),
+    /// Close the connection.
+    Close(CloseReason),
+}
+
+/// Why an attempt is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The control plane cancelled it. A result is due.
+    Cancelled,
+    /// It is not ours any more, or its lease ends. No result would be taken.
+    Lost,
+}
+
+/// Why a connection is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer was silent for too long, or did not get to `welcome` in time.
+    Silence,
+    /// The control plane does not take this identity: its words.
+    IdentityRefused(String),
+    /// The control plane ends the session; come back after so long.
+    Goaway(GoawayReason, Duration),
+    /// The peer does not keep to the protocol.
+    Protocol,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    AwaitingChallenge,
+    AwaitingWelcome,
+    Open,
+}
+
+/// The state machine. One for the life of the agent.
+pub struct Session {
+    profile: Profile,
+    identity: Identity,
+    phase: Phase,
+    attempts: Attempts,
+    unacknowledged: Vec<AttemptId>,
+    times: Times,
+    paused: bool,
+    draining: bool,
+    opened_at: Duration,
+    heard_at: Duration,
+    pinged_at: Duration,
+    renewed_at: Duration,
+    told_credit: Option<u32>,
+    protocol_errors: u32,
+}
+
+impl Session {
+    /// A session of an enrolled agent that has `unacknowledged` results from before.
+    pub fn new(profile: Profile, identity: Identity, unacknowledged: Vec<AttemptId>) -> Self {
+        Self {
+            profile,
+            identity,
+            phase: Phase::Closed,
+            attempts: Attempts::default(),
+            unacknowledged,
+            times: Times::default(),
+            paused: false,
+            draining: false,
+            opened_at: Duration::ZERO,
+            heard_at: Duration::ZERO,
+            pinged_at: Duration::ZERO,
+            renewed_at: Duration::ZERO,
+            told_credit: None,
+            protocol_errors: 0,
+        }
+    }
+
+    /// Whether the control plane has welcomed this agent and the connection stands.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// How many attempts are held.
+    pub fn running(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// Whether there is nothing left to do or to tell.
+    pub fn is_idle(&self) -> bool {
+        self.attempts.is_empty() && self.unacknowledged.is_empty()
+    }
+
+    /// Takes one event at the time `now` and says what is to be done.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Opened => self.opened(now),
+            Event::Closed => self.phase = Phase::Closed,
+            Event::Heard => self.heard_at = now,
+            Event::Received(message) => {
+                self.heard_at = now;
+                self.received(now, *message, &mut actions);
+            }
+            Event::NotUnderstood(error) => {
+                self.heard_at = now;
+                self.not_understood(&ProtocolError::from(&error), &mut actions);
+            }
+            Event::Admitted(attempt) => self.admitted(attempt, &mut actions),
+            Event::Refused(reject) => {
+                self.attempts.remove(&reject.attempt);
+                self.send(AgentMessage::Reject(*reject), &mut actions);
+            }
+            Event::Progressed(progress) => self.send(AgentMessage::Progress(progress), &mut actions),
+            Event::Finished(result) => self.finished(*result, &mut actions),
+            Event::Recorded(attempt) => {
+                self.unacknowledged.push(attempt.clone());
+                if self.is_open() {
+                    actions.push(Action::SendResult(attempt));
+                }
+            }
+            Event::Drain => self.drain("the agent is stopping", &mut actions),
+            Event::Tick => {}
+        }
+        self.keep_times(now, &mut actions);
+        self.tell_credit(&mut actions);
+        actions
+    }
+
+    /// When the next [`Event::Tick`] is due at the latest.
+    pub fn wake_at(&self) -> Option<Duration> {
+        let lease = self.attempts.next_end();
+        let line = match self.phase {
+            Phase::Closed => None,
+            Phase::AwaitingChallenge | Phase::AwaitingWelcome => Some(self.opened_at + HANDSHAKE_TIMEOUT),
+            Phase::Open => {
+                let renewal = (!self.attempts.is_empty()).then(|| self.renewed_at + time(self.times.renew_ms));
+                let dead = self.heard_at + time(self.times.dead_after_ms);
+                let ping = self.pinged_at + time(self.times.ping_ms);
+                Some(dead.min(ping)).into_iter().chain(renewal).min()
+            }
+        };
+        lease.into_iter().chain(line).min()
+    }
+
+    fn opened(&mut self, now: Duration) {
+        self.phase = Phase::AwaitingChallenge;
+        (self.opened_at, self.heard_at, self.pinged_at, self.renewed_at) = (now, now, now, now);
+        self.told_credit = None;
+        self.protocol_errors = 0;
+        // A pause belongs to the session that told it; the control plane tells it again.
+        self.paused = false;
+    }
+
+    fn received(&mut self, now: Duration, message: ControlMessage, actions: &mut Vec<Action>) {
+        use ControlMessage as M;
+        match (self.phase, message) {
+            (Phase::Closed, _) => {}
+            (_, M::Goaway(goaway)) => self.goaway(goaway, actions),
+            (_, M::Error(error)) => {
+                tracing::warn!(error.code = error.code, error.message = error.message, "the control plane did not understand a message");
+            }
+            (Phase::AwaitingChallenge, M::Challenge(challenge)) => self.challenged(&challenge, actions),
+            (Phase::AwaitingWelcome, M::Welcome(welcome)) => self.welcomed(now, welcome, actions),
+            (Phase::Open, M::Offer(offer)) => self.offered(now, offer, actions),
+            (Phase::Open, M::Renewed { attempts }) => self.attempts.decide(now, &attempts, actions),
+            (Phase::Open, M::Cancel { attempt, reason }) => {
+                tracing::info!(%attempt, reason, "cancelled by the control plane");
+                self.attempts.cancel(&attempt, actions);
+            }
+            (Phase::Open, M::ResultAck { attempt, disposition }) => self.acknowledged(&attempt, disposition, actions),
+            (Phase::Open, M::Pause { .. }) => self.paused = true,
+            (Phase::Open, M::Resume {}) => self.paused = false,
+            (Phase::Open, M::Drain { reason }) => self.drain(&reason, actions),
+            (_, out_of_turn) => {
+                let message = format!("this message does not belong here: {}", name(&out_of_turn));
+                self.not_understood(&ProtocolError { code: "out_of_turn".into(), message }, actions);
+            }
+        }
+    }
+
+    fn challenged(&mut self, challenge: &Challenge, actions: &mut Vec<Action>) {
+        let Identity { agent_id, control_plane, key } = &self.identity;
+        let payload = identity::hello_payload(control_plane, &challenge.session, &challenge.nonce, agent_id);
+        let hello = Hello {
+            agent_id: agent_id.clone(),
+            origin: control_plane.clone(),
+            signature: key.sign(&payload),
+            name: self.profile.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            tags: self.profile.tags.clone(),
+            max_tasks: self.profile.max_tasks,
+            running: self.attempts.ids(),
+            unacknowledged: self.unacknowledged.clone(),
+        };
+        self.phase = Phase::AwaitingWelcome;
+        actions.push(Action::Send(Box::new(AgentMessage::Hello(hello))));
+    }
+
+    fn welcomed(&mut self, now: Duration, welcome: Welcome, actions: &mut Vec<Action>) {
+        tracing::info!(session = welcome.session, control_plane.version = welcome.version, "session is open");
+        self.phase = Phase::Open;
+        self.times = welcome.times;
+        (self.pinged_at, self.renewed_at) = (now, now);
+        self.attempts.decide(now, &welcome.attempts, actions);
+        actions.extend(self.unacknowledged.iter().cloned().map(Action::SendResult));
+        if self.draining {
+            self.send(AgentMessage::Drain { reason: "the agent is stopping".into() }, actions);
+        }
+    }
+
+    fn offered(&mut self, now: Duration, offer: Offer, actions: &mut Vec<Action>) {
+        let attempt = &offer.attempt;
+        if self.unacknowledged.contains(attempt) {
+            // The work is done already: the result answers the offer, whatever became of the acceptance.
+            return actions.push(Action::SendResult(attempt.clone()));
+        }
+        if self.attempts.contains(attempt) {
+            return self.send(AgentMessage::Accept(attempt.clone()), actions);
+        }
+        if self.free_slots() == 0 {
+            return self.send(AgentMessage::Reject(attempts::busy(attempt.clone())), actions);
+        }
+        self.attempts.consider(attempt.clone(), now, Duration::from_millis(offer.lease_ms));
+        actions.push(Action::Consider(Box::new(offer)));
+    }
+
+    fn admitted(&mut self, attempt: AttemptId, actions: &mut Vec<Action>) {
+        self.send(AgentMessage::Accept(attempt.clone()), actions);
+        self.send(AgentMessage::Start(attempt.clone()), actions);
+        actions.push(Action::Run(attempt));
+    }
+
+    fn finished(&mut self, result: AttemptResult, actions: &mut Vec<Action>) {
+        // One that was lost has a successor elsewhere by now; its result would only be refused.
+        if self.attempts.remove(&result.attempt) {
+            actions.push(Action::Record(Box::new(result)));
+        }
+    }
+
+    fn acknowledged(&mut self, attempt: &AttemptId, disposition: Disposition, actions: &mut Vec<Action>) {
+        if disposition == Disposition::Stale {
+            tracing::warn!(%attempt, "the control plane did not count this result: the attempt was given away");
+        }
+        self.unacknowledged.retain(|waiting| waiting != attempt);
+        actions.push(Action::Forget(attempt.clone()));
+    }
+
+    fn goaway(&mut self, goaway: Goaway, actions: &mut Vec<Action>) {
+        let after = Duration::from_millis(goaway.reconnect_after_ms).min(LONGEST_TIME);
+        self.phase = Phase::Closed;
+        actions.push(Action::Close(match goaway.reason {
+            GoawayReason::IdentityRefused => CloseReason::IdentityRefused(goaway.message),
+            reason => CloseReason::Goaway(reason, after),
+        }));
+    }
+
+    fn not_understood(&mut self, error: &ProtocolError, actions: &mut Vec<Action>) {
+        tracing::warn!(error.code = error.code, error.message = error.message, "a message was not understood");
+        self.protocol_errors += 1;
+        actions.push(Action::Send(Box::new(AgentMessage::Error(error.clone()))));
+        if self.protocol_errors > MAX_PROTOCOL_ERRORS {
+            self.phase = Phase::Closed;
+            actions.push(Action::Close(CloseReason::Protocol));
+        }
+    }
+
+    fn drain(&mut self, reason: &str, actions: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.draining, true) {
+            tracing::info!(reason, "draining: no new tasks are taken");
+            self.send(AgentMessage::Drain { reason: reason.to_owned() }, actions);
+        }
+    }
+
+    /// What is due because of the time: silence, pings, renewals, leases.
+    fn keep_times(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.attempts.end_leases(now, actions);
+        match self.phase {
+            Phase::Closed => {}
+            Phase::AwaitingChallenge | Phase::AwaitingWelcome => {
+                if now >= self.opened_at + HANDSHAKE_TIMEOUT {
+                    self.phase = Phase::Closed;
+                    actions.push(Action::Close(CloseReason::Silence));
+                }
+            }
+            Phase::Open if now >= self.heard_at + time(self.times.dead_after_ms) => {
+                self.phase = Phase::Closed;
+                actions.push(Action::Close(CloseReason::Silence));
+            }
+            Phase::Open => {
+                if now >= self.pinged_at + time(self.times.ping_ms) {
+                    self.pinged_at = now;
+                    actions.push(Action::Ping);
+                }
+                if now >= self.renewed_at + time(self.times.renew_ms) {
+                    self.renewed_at = now;
+                    let attempts = self.attempts.ids();
+                    if !attempts.is_empty() {
+                        self.send(AgentMessage::Renew { attempts }, actions);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_credit(&mut self, actions: &mut Vec<Action>) {
+        let slots = self.free_slots();
+        if self.is_open() && self.told_credit != Some(slots) {
+            self.told_credit = Some(slots);
+            self.send(AgentMessage::Credit { slots }, actions);
+        }
+    }
+
+    fn free_slots(&self) -> u32 {
+        if self.paused || self.draining {
+            return 0;
+        }
+        self.profile.max_tasks.saturating_sub(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Only an open session carries messages; what was missed is told by the next `hello`.
+    fn send(&self, message: AgentMessage, actions: &mut Vec<Action>) {
+        if self.is_open() {
+            actions.push(Action::Send(Box::new(message)));
+        }
+    }
+}
+
+/// A duration that the control plane sent, within reason.
+fn time(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds).clamp(SHORTEST_TIME, LONGEST_TIME)
+}
+
+fn name(message: &ControlMessage) -> &'static str {
+    match message {
+        ControlMessage::Challenge(_) => "challenge",
+        ControlMessage::Welcome(_) => "welcome",
+        ControlMessage::Offer(_) => "offer",
+        ControlMessage::Renewed { .. } => "renewed",
+        ControlMessage::Cancel { .. } => "cancel",
+        ControlMessage::ResultAck { .. } => "result_ack",
+        ControlMessage::Pause { .. } => "pause",
+        ControlMessage::Resume {} => "resume",
+        ControlMessage::Drain { .. } => "drain",
+        ControlMessage::Goaway(_) => "goaway",
+        ControlMessage::Error(_) => "error",
+    }
+}
+
+#[cfg(test)]
+#[path = "session/tests.rs"]
+mod tests;
