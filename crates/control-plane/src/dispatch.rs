@@ -20,17 +20,17 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sortie_protocol::AttemptId;
 use sortie_protocol::message::{AgentMessage, AttemptResult, ControlMessage, Goaway, Progress};
 use sortie_protocol::report::{Diagnosis, TaskOutput};
 use sortie_protocol::task::TaskSpec;
-use sortie_protocol::AttemptId;
 
 use crate::settings::{Limits, Times};
 
+use agents::Agent;
 pub use agents::{AgentView, Connected};
 pub use explain::{Candidate, Explanation, Verdict};
 pub use restore::{RestoredAttempt, RestoredTask};
-use agents::Agent;
 use task::Task;
 
 /// Where a task stands.

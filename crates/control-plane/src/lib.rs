@@ -1,5 +1,19 @@
-//! The control plane of Sortie, in reading order.
-pub mod settings;
+//! The control plane of Sortie.
+//!
+//! Reading order: [`dispatch`] decides, [`store`] keeps, [`engine`] carries out. [`session`] talks to one
+//! agent, [`websocket`] is its transport, [`admission`] and [`enroll`] say who may. [`api`] is for clients,
+//! [`server`] listens, [`cli`] is the program. [`settings`] holds every duration and every limit.
+
+pub mod admission;
+pub mod api;
+pub mod cli;
 pub mod dispatch;
+pub mod engine;
+pub mod enroll;
 pub mod identity;
+pub mod server;
+pub mod session;
+pub mod settings;
 pub mod store;
+pub mod telemetry;
+pub mod websocket;

@@ -167,11 +167,7 @@ impl Store {
     ///
     /// # Errors
     /// The database's.
-    pub async fn add_enrollment_token(
-        &self,
-        now: Millis,
-        token: &EnrollmentToken,
-    ) -> Result<(), StoreError> {
+    pub async fn add_enrollment_token(&self, now: Millis, token: &EnrollmentToken) -> Result<(), StoreError> {
         behind!(self.add_enrollment_token(now, token))
     }
 

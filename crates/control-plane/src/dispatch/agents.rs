@@ -98,7 +98,8 @@ impl Dispatcher {
             },
         );
         let attempts = self.resume(now, &agent_id, connected.running);
-        let welcome = Welcome { session, version: self.version.to_owned(), times: self.told_times(), attempts };
+        let welcome =
+            Welcome { session, version: self.version.to_owned(), times: self.told_times(), attempts };
         self.send(&agent_id, ControlMessage::Welcome(welcome));
         self.tell_mode(&agent_id, connected.mode);
         self.drop_lost(now, &agent_id, &connected.unacknowledged);
@@ -233,9 +234,9 @@ impl Dispatcher {
     pub fn agent(&self, agent_id: &str) -> Option<AgentView> {
         let agent = self.agents.get(agent_id)?;
         let attempts = self.held.get(agent_id).into_iter().flatten();
-        let attempts = attempts.filter_map(|id| self.tasks.get(id)).filter_map(|task| {
-            task.live.as_ref().map(|live: &Live| task.attempt_id(live.number))
-        });
+        let attempts = attempts
+            .filter_map(|id| self.tasks.get(id))
+            .filter_map(|task| task.live.as_ref().map(|live: &Live| task.attempt_id(live.number)));
         Some(AgentView {
             session: agent.session.clone(),
             free_slots: self.free_slots(agent_id),

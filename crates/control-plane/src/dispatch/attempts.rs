@@ -97,10 +97,17 @@ impl Dispatcher {
         if live.is_none() || reject.reason == RejectReason::Duplicate {
             return;
         }
+        let reason = reject.diagnosis.as_ref().map_or_else(
+            || match reject.reason {
+                RejectReason::Busy => "the agent has no free slot".to_owned(),
+                _ => "the agent gave no reason".to_owned(),
+            },
+            |diagnosis| diagnosis.summary.clone(),
+        );
         let end = End {
             outcome: Outcome::Refused,
-            diagnosis: Some(reject.diagnosis.clone()),
-            reason: Some(reject.diagnosis.summary.clone()),
+            diagnosis: reject.diagnosis,
+            reason: Some(reason.clone()),
             by_result: false,
             counted: false,
         };
@@ -113,11 +120,10 @@ impl Dispatcher {
             return self.requeue(now, &task_id);
         }
         if !reject.retryable {
-            let reason = Some(reject.diagnosis.summary);
-            self.complete(&task_id, Outcome::Refused, reject.result, reason);
+            self.complete(&task_id, Outcome::Refused, reject.result, Some(reason));
         } else if let Some(task) = self.tasks.get_mut(&task_id) {
             task.refused_by.insert(agent_id.to_owned());
-            task.refusal = Some(Refusal { diagnosis: reject.diagnosis, result: reject.result });
+            task.refusal = Some(Refusal { reason, result: reject.result });
             self.requeue(now, &task_id);
         }
         self.fill(now, agent_id);
@@ -133,10 +139,10 @@ impl Dispatcher {
             self.count(now, result);
             return self.acknowledge(agent_id, attempt, Disposition::Recorded);
         }
-        let past = task.ended.get(&attempt.attempt).map(|ended| PastAttempt {
-            agent_id: ended.agent_id.clone(),
-            by_result: ended.by_result,
-        });
+        let past = task
+            .ended
+            .get(&attempt.attempt)
+            .map(|ended| PastAttempt { agent_id: ended.agent_id.clone(), by_result: ended.by_result });
         self.late(agent_id, &result, past);
     }
 

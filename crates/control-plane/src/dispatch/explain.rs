@@ -102,7 +102,10 @@ impl Dispatcher {
         }
         let able = matching.iter().filter(|(id, agent)| agent.takes_work() && !task.refused_by.contains(*id));
         match able.count() {
-            0 => format!("each of the {} connected agents that match is draining or refused it", matching.len()),
+            0 => format!(
+                "each of the {} connected agents that match is draining or refused it",
+                matching.len()
+            ),
             able => format!("{able} connected agents match and none of them is ready with a free slot"),
         }
     }

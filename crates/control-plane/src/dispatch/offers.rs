@@ -98,7 +98,7 @@ impl Dispatcher {
         }
         let refusal = self.tasks.get_mut(task_id).and_then(|task| task.refusal.take());
         let Some(refusal) = refusal else { return };
-        self.complete(task_id, Outcome::Refused, refusal.result, Some(refusal.diagnosis.summary));
+        self.complete(task_id, Outcome::Refused, refusal.result, Some(refusal.reason));
     }
 
     fn offer(&mut self, now: Duration, task_id: &str, agent_id: &str) {

@@ -62,7 +62,7 @@ pub(super) struct Ended {
 /// The last word of an agent that would not do the task, for when no other agent is left.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) diagnosis: Diagnosis,
+    pub(super) reason: String,
     pub(super) result: Option<TaskOutput>,
 }
 
@@ -137,8 +137,7 @@ impl Dispatcher {
     pub(super) fn end_attempt(&mut self, task_id: &str, end: End) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let Some(live) = task.live.take() else { return };
-        task.ended
-            .insert(live.number, Ended { agent_id: live.agent_id.clone(), by_result: end.by_result });
+        task.ended.insert(live.number, Ended { agent_id: live.agent_id.clone(), by_result: end.by_result });
         task.counted += u32::from(end.counted);
         let attempt = task.attempt_id(live.number);
         if let Some(held) = self.held.get_mut(&live.agent_id) {

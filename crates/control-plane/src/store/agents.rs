@@ -108,17 +108,19 @@ impl AgentRow {
 
 impl Sqlite {
     pub(super) async fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        let rows: Vec<AgentRow> = sqlx::query_as("SELECT * FROM agents WHERE revoked_at IS NULL ORDER BY name")
-            .fetch_all(&self.readers)
-            .await?;
+        let rows: Vec<AgentRow> =
+            sqlx::query_as("SELECT * FROM agents WHERE revoked_at IS NULL ORDER BY name")
+                .fetch_all(&self.readers)
+                .await?;
         rows.into_iter().map(AgentRow::record).collect()
     }
 
     pub(super) async fn agent(&self, id: &str) -> Result<Option<AgentRecord>, StoreError> {
-        let row: Option<AgentRow> = sqlx::query_as("SELECT * FROM agents WHERE id = ? AND revoked_at IS NULL")
-            .bind(id)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row: Option<AgentRow> =
+            sqlx::query_as("SELECT * FROM agents WHERE id = ? AND revoked_at IS NULL")
+                .bind(id)
+                .fetch_optional(&self.readers)
+                .await?;
         row.map(AgentRow::record).transpose()
     }
 

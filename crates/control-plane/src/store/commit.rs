@@ -146,7 +146,8 @@ async fn attempt_started(tx: &mut Tx, now: Millis, attempt: &AttemptId) -> Resul
 }
 
 async fn attempt_ended(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
-    let Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted } = transition else {
+    let Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted } = transition
+    else {
         return Ok(());
     };
     let diagnosis = diagnosis.as_ref().map(|it| to_text("diagnosis", it)).transpose()?;

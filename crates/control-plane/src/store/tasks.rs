@@ -99,7 +99,9 @@ impl Sqlite {
         // One read transaction, so that no task changes between the two questions.
         let mut tx = self.readers.begin().await?;
         let rows: Vec<TaskRow> =
-            sqlx::query_as("SELECT * FROM tasks WHERE state <> 'completed' ORDER BY seq").fetch_all(&mut *tx).await?;
+            sqlx::query_as("SELECT * FROM tasks WHERE state <> 'completed' ORDER BY seq")
+                .fetch_all(&mut *tx)
+                .await?;
         let attempts: Vec<AttemptRow> = sqlx::query_as(
             "SELECT attempts.* FROM attempts JOIN tasks ON tasks.id = attempts.task_id \
              WHERE tasks.state <> 'completed' ORDER BY attempts.task_id, attempts.number",

@@ -77,12 +77,11 @@ impl Sqlite {
     }
 
     pub(super) async fn revoke_api_token(&self, now: Millis, name: &str) -> Result<bool, StoreError> {
-        let done =
-            sqlx::query("UPDATE api_tokens SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL")
-                .bind(now)
-                .bind(name)
-                .execute(&self.writer)
-                .await?;
+        let done = sqlx::query("UPDATE api_tokens SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL")
+            .bind(now)
+            .bind(name)
+            .execute(&self.writer)
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 }

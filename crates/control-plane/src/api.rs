@@ -1,0 +1,146 @@
+//! The HTTP side: routes, and what every request shares.
+//!
+//! `/api/v1` is for clients with API tokens, `/agent/v1` for agents, and `/healthz` and `/readyz` for
+//! whoever runs the process. Every error is a problem document.
+
+mod agents;
+pub mod auth;
+pub mod body;
+mod events;
+mod health;
+pub mod openapi;
+pub mod problem;
+mod tasks;
+mod tokens;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::EngineHandle;
+use crate::enroll::{self, Challenges};
+use crate::settings::{Limits, Times};
+use crate::store::Store;
+use crate::websocket;
+use problem::ApiError;
+
+/// What every request shares. Nothing in it changes but through its own parts.
+#[derive(Debug)]
+pub struct App {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Where everything is decided.
+    pub engine: EngineHandle,
+    /// Durations.
+    pub times: Times,
+    /// Limits.
+    pub limits: Limits,
+    /// The base URLs of this control plane in canonical form, where the operator gave any.
+    pub public_urls: Vec<String>,
+    /// `http` or `https`, as clients see it.
+    pub scheme: &'static str,
+    /// Challenges outside of sessions.
+    pub challenges: Challenges,
+    /// Places for agents that have not proved yet who they are.
+    pub handshakes: Arc<Semaphore>,
+    /// The sessions that run.
+    pub sessions: TaskTracker,
+    /// Cancelled when the server is to stop.
+    pub stop: CancellationToken,
+}
+
+/// A router that remembers what was put into it, so that a test can hold the OpenAPI document to it.
+#[derive(Default)]
+struct Routes {
+    router: Router<Arc<App>>,
+    seen: Vec<(Method, &'static str)>,
+}
+
+impl Routes {
+    fn add<H, T>(mut self, method: Method, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>>,
+        T: 'static,
+    {
+        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
+        self.router = self.router.route(path, on(filter, handler));
+        self.seen.push((method, path));
+        self
+    }
+
+    fn get<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::GET, path, handler)
+    }
+
+    fn post<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::POST, path, handler)
+    }
+}
+
+fn routes() -> Routes {
+    Routes::default()
+        .get("/healthz", health::healthz)
+        .get("/readyz", health::readyz)
+        .get("/api/v1/openapi.json", openapi::serve)
+        .post("/api/v1/enrollment-tokens", tokens::create)
+        .get("/api/v1/agents", agents::list)
+        .get("/api/v1/agents/{id}", agents::one)
+        .add(Method::DELETE, "/api/v1/agents/{id}", agents::delete)
+        .post("/api/v1/agents/{id}/pause", agents::pause)
+        .post("/api/v1/agents/{id}/resume", agents::resume)
+        .post("/api/v1/agents/{id}/drain", agents::drain)
+        .post("/api/v1/tasks", tasks::post)
+        .get("/api/v1/tasks", tasks::list)
+        .get("/api/v1/tasks/{id}", tasks::one)
+        .post("/api/v1/tasks/{id}/cancel", tasks::cancel)
+        .get("/api/v1/tasks/{id}/explain", tasks::explain)
+        .get("/api/v1/tasks/{id}/events", events::stream)
+        .get(sortie_protocol::WEBSOCKET_PATH, websocket::upgrade)
+        .post(sortie_protocol::ENROLL_PATH, enroll::enroll)
+        .post(sortie_protocol::CHALLENGE_PATH, enroll::challenge)
+        .post(sortie_protocol::UNENROLL_PATH, enroll::unenroll)
+}
+
+/// The router of the whole server.
+pub fn router(app: Arc<App>) -> Router {
+    let body_bytes = app.limits.body_bytes;
+    routes()
+        .router
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address")
+                .detail("the routes are listed at /api/v1/openapi.json".to_owned())
+        })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "The address has no such method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(from_fn(caught))
+        .with_state(app)
+}
+
+/// A panic in a handler is a 500 without detail, and no other request's concern.
+async fn caught(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(http.method = %method, http.path = ?path, "a handler panicked");
+            ApiError::internal().into_response()
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `sortie-control serve`.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Database, Failure};
+use crate::server::{self, Settings, TlsFiles};
+use crate::settings::{Limits, Times};
+use crate::telemetry::{self, LogFormat, LogLevel};
+
+const EXAMPLES: &str = "\
+Examples:
+  sortie-control serve --listen 127.0.0.1:7800 --database sqlite:control.db
+  sortie-control serve --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --database sqlite:control.db
+  sortie-control serve --listen 10.0.0.5:7800 --behind-proxy --public-url https://sortie.example.com \\
+      --database sqlite:control.db";
+
+/// Serve clients and agents until SIGTERM or SIGINT.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Serve {
+    /// Where to listen. Without TLS that is loopback only, unless a proxy is in front.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7800")]
+    listen: String,
+    #[command(flatten)]
+    database: Database,
+    /// The certificate with its chain, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A proxy in front does TLS and tells about its clients in X-Forwarded-For.
+    #[arg(long)]
+    behind_proxy: bool,
+    /// A base URL by which agents may reach this control plane; may be given several times.
+    #[arg(long = "public-url", value_name = "URL")]
+    public_urls: Vec<String>,
+    /// The form of the log on standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// How much is logged.
+    #[arg(long, value_enum, default_value = "info")]
+    log_level: LogLevel,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        telemetry::init(self.log_format, self.log_level).map_err(Failure::failed)?;
+        // The handlers stand before anything is announced, so that no signal is missed.
+        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+        let tls = self.tls_cert.zip(self.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
+        let store = self.database.open().await?;
+        let settings = Settings {
+            listen: self.listen,
+            tls,
+            behind_proxy: self.behind_proxy,
+            public_urls: self.public_urls,
+            times: Times::default(),
+            limits: Limits::default(),
+        };
+        let running = server::start(settings, store).await.map_err(Failure::configuration)?;
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tokio::select! {
+            () = running.stop() => {}
+            _ = terminate.recv() => tracing::warn!("SIGTERM again: stopping at once"),
+            _ = interrupt.recv() => tracing::warn!("SIGINT again: stopping at once"),
+        }
+        Ok(())
+    }
+}

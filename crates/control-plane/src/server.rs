@@ -1,0 +1,226 @@
+//! The listening side: sockets, TLS, and the way to a stop.
+
+mod accept;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{App, router};
+use crate::engine;
+use crate::enroll::Challenges;
+use crate::identity::canonical_origin;
+use crate::settings::{Limits, Times};
+use crate::store::{OpenError, ServeLock, Store};
+
+use accept::Acceptor;
+pub use tls::TlsError;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A certificate and its key.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate with its chain, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where to listen: `HOST:PORT`, the port 0 for any.
+    pub listen: String,
+    /// The certificate, for TLS.
+    pub tls: Option<TlsFiles>,
+    /// Whether a proxy in front does TLS and tells about its clients.
+    pub behind_proxy: bool,
+    /// The base URLs by which agents may reach this control plane.
+    pub public_urls: Vec<String>,
+    /// Durations.
+    pub times: Times,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Why serving did not begin. The text says the cause and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is none.
+    #[error("--listen {0}: it is HOST:PORT, such as 127.0.0.1:7800 or [::1]:7800")]
+    AddressInvalid(String),
+    /// Others could read along.
+    #[error(
+        "--listen {0}: without TLS it listens on loopback only; give --tls-cert and --tls-key, or --behind-proxy where \
+         a proxy on this network does TLS"
+    )]
+    AddressNotAllowed(SocketAddr),
+    /// Something else listens there, or it is not an address of this host.
+    #[error("--listen {address}: {source}; stop what listens there, or choose another address")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A public URL is none.
+    #[error("--public-url {0}: it is the base URL that agents dial, such as https://sortie.example.com")]
+    PublicUrlInvalid(String),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    app: Arc<App>,
+    engine: JoinHandle<()>,
+    accepting: JoinHandle<()>,
+    connections: TaskTracker,
+    abort: CancellationToken,
+    engine_stop: CancellationToken,
+    _lock: ServeLock,
+}
+
+/// Begins to serve. Everything is checked before the socket opens.
+///
+/// # Errors
+/// What is wrong with the settings, the certificate, the address or the database.
+pub async fn start(settings: Settings, store: Store) -> Result<Running, ServeError> {
+    let acceptor = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+    let public_urls = settings.public_urls.iter().map(|url| public_url(url)).collect::<Result<_, _>>()?;
+    let allowed_anywhere = acceptor.is_some() || settings.behind_proxy;
+    let addresses = addresses(&settings.listen, allowed_anywhere).await?;
+    let lock = store.claim()?;
+    let listener = bind(&settings.listen, &addresses)?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ServeError::Bind { address: settings.listen.clone(), source })?;
+    let Settings { times, limits, behind_proxy, .. } = settings;
+    let engine_stop = CancellationToken::new();
+    let (handle, engine) = engine::start(store.clone(), times.clone(), limits.clone(), engine_stop.clone());
+    let stop = CancellationToken::new();
+    let is_secure = acceptor.is_some() || behind_proxy;
+    let app = Arc::new(App {
+        store,
+        engine: handle,
+        public_urls,
+        scheme: if is_secure { "https" } else { "http" },
+        challenges: Challenges::new(times.challenge, limits.challenges),
+        handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+        sessions: TaskTracker::new(),
+        stop: stop.clone(),
+        times,
+        limits,
+    });
+    let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
+    let accepting = Acceptor {
+        listener,
+        tls: acceptor,
+        router: router(Arc::clone(&app)),
+        header_timeout: app.times.request_head,
+        places: Arc::new(Semaphore::new(app.limits.connections)),
+        behind_proxy,
+        connections: connections.clone(),
+        stop,
+        abort: abort.clone(),
+    };
+    let accepting = tokio::spawn(accepting.run());
+    tracing::info!(listen.address = %address, listen.scheme = app.scheme, "listening");
+    Ok(Running { address, app, engine, accepting, connections, abort, engine_stop, _lock: lock })
+}
+
+impl Running {
+    /// The address with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: no new connections, agents told to come back later, requests finished within a bound, the
+    /// database closed.
+    pub async fn stop(self) {
+        let grace = self.app.times.stop_grace;
+        self.app.stop.cancel();
+        let _ = self.accepting.await;
+        self.connections.close();
+        // Answers that are due still need the engine, so it goes after the requests. Upgraded connections
+        // are sessions by now and end with the engine.
+        if timeout(grace, self.connections.wait()).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        self.engine_stop.cancel();
+        let _ = self.engine.await;
+        self.app.sessions.close();
+        if timeout(grace, self.app.sessions.wait()).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+        self.abort.cancel();
+        self.connections.wait().await;
+        self.app.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn public_url(url: &str) -> Result<String, ServeError> {
+    let canonical = canonical_origin(url);
+    let host = canonical.strip_prefix("https://").or_else(|| canonical.strip_prefix("http://"));
+    let is_clean = !canonical.chars().any(|c| c.is_control() || c.is_whitespace() || "?#@".contains(c));
+    if host.is_some_and(|host| !host.is_empty()) && is_clean {
+        Ok(canonical)
+    } else {
+        Err(ServeError::PublicUrlInvalid(url.to_owned()))
+    }
+}
+
+async fn addresses(listen: &str, allowed_anywhere: bool) -> Result<Vec<SocketAddr>, ServeError> {
+    let found = tokio::net::lookup_host(listen)
+        .await
+        .map_err(|_| ServeError::AddressInvalid(listen.to_owned()))?
+        .collect::<Vec<_>>();
+    if found.is_empty() {
+        return Err(ServeError::AddressInvalid(listen.to_owned()));
+    }
+    match found.iter().find(|address| !address.ip().is_loopback()) {
+        Some(open) if !allowed_anywhere => Err(ServeError::AddressNotAllowed(*open)),
+        _ => Ok(found),
+    }
+}
+
+/// Listens at the first of the addresses that works; `localhost` may name one that this host lacks.
+fn bind(listen: &str, addresses: &[SocketAddr]) -> Result<TcpListener, ServeError> {
+    let mut failure = None;
+    for address in addresses {
+        match listen_at(*address) {
+            Ok(listener) => return Ok(listener),
+            Err(source) => failure = failure.or(Some(source)),
+        }
+    }
+    let source = failure.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into());
+    Err(ServeError::Bind { address: listen.to_owned(), source })
+}
+
+fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    // A restart need not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
