@@ -142,5 +142,4 @@ impl Door {
 }
 
 #[cfg(test)]
-#[path = "dial/tests.rs"]
 mod tests;
