@@ -1,0 +1,252 @@
+//! One bounded call to a server's API: nothing is followed, nothing is read without a limit.
+
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::ProviderError;
+use crate::dial::{HttpClient, HttpError, read_limited};
+use crate::remote_url;
+use crate::secret::Secret;
+
+/// The largest body of an answer that is read, in bytes.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// The longest wait that a server may name, whatever it asks for.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How much of a strange body is shown, in characters.
+const MAX_SHOWN_CHARS: usize = 120;
+
+/// How much of a server's own message is shown, in characters.
+const MAX_MESSAGE_CHARS: usize = 300;
+
+/// The API of one server, with or without a credential.
+#[derive(Clone)]
+pub struct Api {
+    client: HttpClient,
+    credential: Option<(HeaderName, Secret)>,
+}
+
+/// An answer, read to its end.
+pub struct Answer {
+    /// The path that was asked for, with its query.
+    pub path: String,
+    /// The status.
+    pub status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Api {
+    /// The API as everybody sees it.
+    pub fn anonymous(client: HttpClient) -> Self {
+        Self { client, credential: None }
+    }
+
+    /// The API with a credential, which goes out with the first request already.
+    pub fn with_credential(client: HttpClient, header: HeaderName, value: Secret) -> Self {
+        Self { client, credential: Some((header, value)) }
+    }
+
+    /// Whether requests carry a credential.
+    pub fn has_credential(&self) -> bool {
+        self.credential.is_some()
+    }
+
+    /// Sends a GET.
+    ///
+    /// # Errors
+    /// [`ProviderError::Http`] alone: the status is for the provider to judge.
+    pub async fn get(&self, path: &str) -> Result<Answer, ProviderError> {
+        self.send(Method::GET, path).await
+    }
+
+    /// Sends an OPTIONS.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn options(&self, path: &str) -> Result<Answer, ProviderError> {
+        self.send(Method::OPTIONS, path).await
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Answer, ProviderError> {
+        let mut request = self.client.request(method, path).header("accept", "application/json");
+        if let Some((name, secret)) = &self.credential {
+            // A secret that cannot stand in a header is sent as an empty one, and the server refuses it.
+            let mut value = HeaderValue::from_str(secret.expose()).unwrap_or(HeaderValue::from_static(""));
+            value.set_sensitive(true);
+            request = request.header(name.clone(), value);
+        }
+        let response = self.client.send(request).await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        // What an error or a redirect says is a courtesy: a body too large for it is left unread.
+        let body = match read_limited(response, MAX_BODY_BYTES).await {
+            Err(HttpError::BodyTooLarge { .. }) if status != 200 => Vec::new(),
+            read => read?,
+        };
+        Ok(Answer { path: path.to_owned(), status, headers, body })
+    }
+}
+
+impl Answer {
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The type of the body without its parameters, in lower case.
+    pub fn content_type(&self) -> Option<String> {
+        let value = self.header("content-type")?;
+        Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    }
+
+    /// The schemes that `WWW-Authenticate` offers, in their order.
+    pub fn schemes(&self) -> Vec<String> {
+        let values = self.headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
+        let mut schemes = Vec::new();
+        for value in values {
+            // A scheme is a word at the beginning or after a comma that is not the name of a parameter.
+            for part in value.split(',') {
+                let word = part.trim().split(' ').next().unwrap_or_default();
+                let is_scheme = !word.is_empty() && !word.contains(['=', '"']);
+                if is_scheme && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+                    schemes.push(word.to_owned());
+                }
+            }
+        }
+        schemes
+    }
+
+    /// The body as JSON, whatever the status; `None` where it is none.
+    pub fn json(&self) -> Option<Value> {
+        let is_json = self.content_type().is_some_and(|kind| kind.ends_with("json"));
+        // Some servers put a byte order mark before JSON, which no JSON parser takes.
+        let body = self.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&self.body);
+        if is_json { serde_json::from_slice(body).ok() } else { None }
+    }
+
+    /// A text field of a JSON body, made fit to be shown.
+    pub fn field(&self, name: &str) -> Option<String> {
+        let json = self.json()?;
+        json.get(name)?.as_str().map(|text| shown(text, MAX_MESSAGE_CHARS))
+    }
+
+    /// The value of a header that the server percent-encoded, made fit to be shown.
+    pub fn encoded_header(&self, name: &str) -> Option<String> {
+        let text = percent_decode_str(self.header(name)?).decode_utf8_lossy().into_owned();
+        Some(shown(&text, MAX_MESSAGE_CHARS))
+    }
+
+    /// The body of a good answer.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unexpected`] where it is no JSON.
+    pub fn good_json(&self, expected: &'static str) -> Result<Value, ProviderError> {
+        self.json().ok_or_else(|| self.unexpected(expected))
+    }
+
+    /// Where a redirect leads, without query and user info; `None` where this is no redirect.
+    pub fn location(&self) -> Option<String> {
+        let text = self.header("location")?.split(['?', '#']).next().unwrap_or_default();
+        (300..400).contains(&self.status).then(|| remote_url::scrubbed(text))
+    }
+
+    /// The path of a redirect that stays on this origin; `None` for any other.
+    pub fn local_redirect(&self, origin: &str) -> Option<String> {
+        let location = self.location()?;
+        let path = match location.strip_prefix(origin) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
+            Some(_) => return None,
+            None if location.starts_with('/') && !location.starts_with("//") => &location,
+            None => return None,
+        };
+        Some(path.trim_end_matches('/').to_owned())
+    }
+
+    /// What is the same for every server: rate limits, failures of the server, redirects, strange answers.
+    pub fn general_error(&self, expected: &'static str) -> ProviderError {
+        match self.status {
+            429 => ProviderError::RateLimited { retry_after: self.retry_after() },
+            500.. => ProviderError::ServerError { status: self.status },
+            300..400 => ProviderError::Redirected { status: self.status, location: self.location() },
+            _ => self.unexpected(expected),
+        }
+    }
+
+    /// An answer out of form.
+    pub fn unexpected(&self, expected: &'static str) -> ProviderError {
+        let beginning = &self.body[..self.body.len().min(4 * MAX_SHOWN_CHARS)];
+        ProviderError::Unexpected {
+            expected,
+            status: self.status,
+            content_type: self.content_type().map(|kind| shown(&kind, MAX_SHOWN_CHARS)),
+            first: shown(&String::from_utf8_lossy(beginning), MAX_SHOWN_CHARS),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        // A date is allowed here too; no clock decides anything, so that only seconds are read.
+        let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+    }
+}
+
+/// A server's text as it may be shown: one line, without control characters, shortened.
+fn shown(text: &str, max_chars: usize) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words = clean.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::provider) fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        Answer { path: "/x".into(), status, headers: map, body: body.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn schemes_are_read_from_several_headers_and_from_one() {
+        let many = [
+            ("www-authenticate", "Bearer"),
+            ("www-authenticate", "Basic realm=\"https://ado, x\""),
+            ("www-authenticate", "NTLM"),
+        ];
+        assert_eq!(answer(401, &many, "").schemes(), ["Bearer", "Basic", "NTLM"]);
+        let one = [("www-authenticate", "Negotiate, NTLM, Basic realm=\"x\", charset=\"UTF-8\"")];
+        assert_eq!(answer(401, &one, "").schemes(), ["Negotiate", "NTLM", "Basic"]);
+    }
+
+    #[test]
+    fn json_may_begin_with_a_byte_order_mark() {
+        let json = [("content-type", "application/json; charset=utf-8")];
+        assert_eq!(answer(404, &json, "\u{feff}{\"message\":\"a\\nb\"}").field("message").unwrap(), "a b");
+        assert!(answer(200, &[("content-type", "text/html")], "{}").json().is_none());
+    }
+
+    #[test]
+    fn a_wait_is_clamped_and_a_redirect_is_judged_by_its_origin() {
+        let limited = answer(429, &[("retry-after", "1000000000")], "").general_error("JSON");
+        let ProviderError::RateLimited { retry_after } = limited else { panic!("{limited:?}") };
+        assert_eq!(retry_after, Some(MAX_RETRY_AFTER));
+        let to = |location: &str| answer(302, &[("location", location)], "").local_redirect("https://h:1");
+        assert_eq!(to("/tfs/").as_deref(), Some("/tfs"));
+        assert_eq!(to("https://h:1/tfs/?x=y").as_deref(), Some("/tfs"));
+        assert_eq!(to("https://h:10/tfs"), None);
+        assert_eq!(to("//evil/tfs"), None);
+        assert_eq!(to("https://evil/tfs"), None);
+    }
+}

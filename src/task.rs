@@ -1,0 +1,103 @@
+//! One unit of work from its request to its report: the only edge between the wire and the daemon's own words.
+//!
+//! [`from_wire`] takes a task in, [`admit`] asks policy about it without a socket or a file, [`run`] does it.
+//! A failure of the work is a diagnosis in the report and never an error of [`run`].
+
+pub mod clone;
+pub mod connection_test;
+mod diagnose;
+mod login;
+mod stages;
+mod stop;
+mod target;
+mod wire;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::credential;
+use crate::dial::Door;
+use crate::git::{Control, Limits};
+use crate::policy::Policy;
+use crate::report::{Diagnosis, StageLog};
+
+pub use target::TargetSpec;
+pub use wire::{Unsupported, from_wire};
+
+/// What the work is done with: everything that outlives one task.
+#[derive(Clone)]
+pub struct Tools {
+    /// The way out.
+    pub door: Arc<Door>,
+    /// The operator's word.
+    pub policy: Arc<Policy>,
+    /// Where secrets come from.
+    pub credentials: Arc<credential::Store>,
+    /// What a clone may take.
+    pub limits: Limits,
+    /// Below which directory clones without a directory of their own go; `None` where there is none.
+    pub workspaces: Option<PathBuf>,
+}
+
+/// A task in the daemon's own words.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Connects stage by stage and reports what each saw.
+    ConnectionTest(connection_test::Request),
+    /// Clones one reference into a directory.
+    Clone(clone::Request),
+}
+
+/// The outcome of a task, good or bad.
+#[derive(Debug, Clone)]
+pub enum TaskReport {
+    /// Of a connection test.
+    Test(Box<connection_test::Report>),
+    /// Of a clone.
+    Clone(Box<clone::Report>),
+}
+
+impl TaskReport {
+    /// Why it failed; `None` where it succeeded.
+    pub fn diagnosis(&self) -> Option<&Diagnosis> {
+        match self {
+            Self::Test(report) => report.diagnosis.as_ref(),
+            Self::Clone(report) => report.diagnosis.as_ref(),
+        }
+    }
+
+    /// The report of a task that [`admit`] refused: the stage `policy` failed, and nothing else was done.
+    pub fn refused(task: &Task, diagnosis: Diagnosis) -> Self {
+        match task {
+            Task::ConnectionTest(request) => {
+                Self::Test(Box::new(connection_test::Report::refused(request, diagnosis)))
+            }
+            Task::Clone(request) => Self::Clone(Box::new(clone::Report::refused(request, diagnosis))),
+        }
+    }
+}
+
+/// Asks policy whether the task may be done at all. No socket is opened and no file is read.
+///
+/// # Errors
+/// The diagnosis, at the stage `policy`.
+pub fn admit(task: &Task, tools: &Tools) -> Result<(), Diagnosis> {
+    let (target, credential) = match task {
+        Task::ConnectionTest(request) => (&request.target, &request.credential),
+        Task::Clone(request) => (&request.target, &request.credential),
+    };
+    let resolved = target.resolve(&tools.policy);
+    let admitted = resolved.and_then(|target| target.credential_name(credential.as_deref()).map(|_| ()));
+    admitted.map_err(|error| diagnose::target(&error, target))
+}
+
+/// Does a task. It ends by itself, at the deadline, or soon after the cancel token of `control` is set, and
+/// then it has cleaned up.
+pub async fn run(task: &Task, tools: &Tools, control: &Control, log: &StageLog) -> TaskReport {
+    match task {
+        Task::ConnectionTest(request) => {
+            TaskReport::Test(Box::new(connection_test::run(request, tools, control, log).await))
+        }
+        Task::Clone(request) => TaskReport::Clone(Box::new(clone::run(request, tools, control, log).await)),
+    }
+}

@@ -1,0 +1,210 @@
+//! The clone: policy, a measured connection, and git into a directory.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::diagnose::{self, Failure, Subject};
+use super::login::{self, Prepared, https_remote, ssh_remote};
+use super::stop::until_stopped;
+use super::{TargetSpec, Tools, stages};
+use crate::credential::CredentialKind;
+use crate::dial::{Destination as Endpoint, HttpClient};
+use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Remote};
+use crate::provider::detect::{self, Known};
+use crate::provider::rest::Api;
+use crate::provider::{Place, Provider, azure_devops, gitlab};
+use crate::remote_url::Scheme;
+use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
+
+/// A clone as it was asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is cloned.
+    pub target: TargetSpec,
+    /// The kind of server, where the client names it.
+    pub provider: Option<Provider>,
+    /// The name of the credential; the server's own where it is missing.
+    pub credential: Option<String>,
+    /// Branch, tag, full reference or commit; the default branch where it is missing.
+    pub reference: Option<String>,
+    /// How many commits of history; all where it is missing.
+    pub depth: Option<u32>,
+    /// Where it goes.
+    pub destination: Destination,
+}
+
+/// Where a clone goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Into this directory, which is empty or does not exist.
+    Directory(PathBuf),
+    /// Into a directory of this name among the agent's workspaces.
+    Workspace(String),
+}
+
+/// The outcome of a clone.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The commit that was checked out.
+    pub commit: Option<String>,
+    /// The full reference that it came from; `None` for a bare commit.
+    pub reference: Option<String>,
+    /// Bytes that came over the line.
+    pub received_bytes: u64,
+    /// Objects that came over the line.
+    pub received_objects: u64,
+    /// Files in the tree that was checked out.
+    pub files: u64,
+    /// Files that are pointers of Git LFS.
+    pub lfs_pointers: u64,
+    /// The directory; `None` where nothing is there.
+    pub path: Option<PathBuf>,
+    /// How long it took.
+    pub duration: Duration,
+    /// The stages in their order.
+    pub stages: Vec<StageRecord>,
+    /// What works and should still be looked at.
+    pub warnings: Vec<Diagnosis>,
+    /// Why it failed.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+impl Report {
+    /// The report of a clone that policy refused.
+    pub fn refused(_: &Request, diagnosis: Diagnosis) -> Self {
+        Self { stages: stages::refused(), diagnosis: Some(diagnosis), ..Self::default() }
+    }
+}
+
+/// Runs a clone to its end, good or bad. After a failure nothing of it is left in the directory.
+pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &StageLog) -> Report {
+    let since = Instant::now();
+    let mut subject = Subject { url: request.target.shown(), ..Subject::default() };
+    let outcome = work(request, tools, control, log, &mut subject).await;
+    let mut report = match outcome {
+        Ok((cloned, path)) => succeeded(cloned, path, log),
+        Err(failed) => {
+            let stage = failed.stage(log.current());
+            Report {
+                // What came before the failure did cross the line.
+                received_bytes: control.transfer.received_bytes(),
+                received_objects: control.transfer.received_objects(),
+                stages: stages::failed(log, stage, &[]),
+                diagnosis: Some(diagnose::failure(&failed, stage, &subject)),
+                ..Report::default()
+            }
+        }
+    };
+    report.duration = since.elapsed();
+    report
+}
+
+fn succeeded(cloned: Cloned, path: PathBuf, log: &StageLog) -> Report {
+    let warnings = cloned.warnings.iter().map(|warning| warn(warning, log)).collect();
+    Report {
+        commit: Some(cloned.commit),
+        reference: cloned.reference,
+        received_bytes: cloned.received_bytes,
+        received_objects: cloned.received_objects,
+        files: cloned.files,
+        lfs_pointers: cloned.lfs_pointers,
+        path: Some(path),
+        stages: stages::succeeded(log),
+        warnings,
+        ..Report::default()
+    }
+}
+
+async fn work(
+    request: &Request,
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+    subject: &mut Subject,
+) -> Result<(Cloned, PathBuf), Failure> {
+    let credential = request.credential.as_deref();
+    let prepared = login::prepare(&request.target, credential, tools, control, log, subject).await?;
+    let target = match &request.destination {
+        Destination::Directory(path) => path.clone(),
+        Destination::Workspace(name) => tools.workspaces.as_ref().ok_or(Failure::NoWorkspaces)?.join(name),
+    };
+    let provider = request.provider.or(prepared.target.server.provider);
+    let provider = provider.or_else(|| detect::by_shape(&prepared.target.url));
+    subject.provider = provider;
+    let remote = if prepared.target.is_ssh() {
+        over_ssh(prepared, provider, tools)?
+    } else {
+        over_https(prepared, provider, tools, control, log).await?
+    };
+    let wanted =
+        CloneRequest { reference: request.reference.clone(), depth: request.depth, target: target.clone() };
+    // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
+    let cloned = git::clone(&remote, &wanted, control, log).await.map_err(Failure::Git)?;
+    Ok((cloned, target))
+}
+
+fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Remote, Failure> {
+    let Prepared { target, credential } = prepared;
+    let key = credential.ok_or(Failure::NoCredential)?;
+    let place = detect::over_ssh(Known { url: &target.url, base: None, provider, scope: None });
+    let url = place.git_url().unwrap_or_else(|| target.url.clone());
+    Ok(ssh_remote(url, &target, key, tools))
+}
+
+async fn over_https(
+    prepared: Prepared,
+    provider: Option<Provider>,
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+) -> Result<Remote, Failure> {
+    let Prepared { target, credential } = prepared;
+    let endpoint = Endpoint::for_url(&target.url, &target.server);
+    let connected = until_stopped(control, tools.door.connect(&endpoint, log)).await;
+    drop(connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?);
+    log.pass();
+    if target.url.scheme() == Scheme::Http {
+        log.warn_at(Stage::Connect);
+    }
+    let client = until_stopped(control, tools.door.client(&endpoint)).await;
+    let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
+    let base = target.server.provider.map(|_| &target.server.url);
+    let known = Known { url: &target.url, base, provider, scope: None };
+    let is_bearer = credential.as_ref().is_some_and(|known| known.kind() == CredentialKind::Bearer);
+    let place = place(known, is_bearer, &client, control).await?;
+    let url = place.git_url().unwrap_or_else(|| target.url.clone());
+    Ok(https_remote(url, client, Some(place.provider()), credential.as_ref()))
+}
+
+/// What the URL means. Only a bearer token needs to know the kind of server before it is sent, because one
+/// kind takes it in another form; everything else works without asking.
+async fn place(
+    known: Known<'_>,
+    is_bearer: bool,
+    client: &HttpClient,
+    control: &Control,
+) -> Result<Place, Failure> {
+    let git = || Place::Git(known.url.clone());
+    Ok(match known.provider {
+        Some(Provider::AzureDevops) => {
+            Place::AzureDevops(azure_devops::Place::parse(known.url, known.base, known.scope))
+        }
+        // Without its suffix the path of a repository is the same below any relative root.
+        Some(Provider::Gitlab) => gitlab::Place::parse(known.url, "", Some(crate::provider::Scope::Repository))
+            .map_or_else(git, Place::Gitlab),
+        None if is_bearer => {
+            let anonymous = Api::anonymous(client.clone());
+            let identified = until_stopped(control, detect::identify(&anonymous, known)).await;
+            identified.map_err(Failure::Stopped)?.map_err(Failure::Provider)?.place
+        }
+        Some(Provider::Git) | None => git(),
+    })
+}
+
+fn warn(warning: &CloneWarning, log: &StageLog) -> Diagnosis {
+    let (code, seen) = match warning {
+        _ => (Code::Internal, String::new()),
+    };
+    log.warn_at(Stage::Checkout);
+    Diagnosis::new(code, Stage::Checkout, &seen, vec![])
+}

@@ -1,0 +1,201 @@
+//! The connection test: from policy to the list of references, stage by stage, and a report about each.
+//!
+//! The stages measure what a task would do later with the same target and credential. A credential that was
+//! refused is not sent again: the test ends there.
+
+mod azure_devops;
+mod gitlab;
+mod https;
+mod report;
+mod ssh;
+
+use std::time::Instant;
+
+use time::OffsetDateTime;
+
+use super::diagnose::{self, Failure, Subject};
+use super::login::Prepared;
+use super::{TargetSpec, Tools, stages};
+use crate::git::{self, Advertisement, Control, Remote};
+use crate::provider::{Place, Provider, ProviderError, Scope};
+use crate::report::{Code, Diagnosis, Stage, StageLog};
+
+pub use report::{
+    Capabilities, Capability, CredentialFacts, Report, RepositoryFacts, ServerFacts, TargetFacts,
+};
+
+/// How many days before its end a token or a certificate is warned about.
+pub const EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// A connection test as it was asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is tested.
+    pub target: TargetSpec,
+    /// The kind of server; found by looking where it is missing.
+    pub provider: Option<Provider>,
+    /// The name of the credential; the server's own where it is missing.
+    pub credential: Option<String>,
+    /// What the target is, where the URL alone must not decide.
+    pub scope: Option<Scope>,
+    /// The repository to read where the target is an account or a project.
+    pub test_repository: Option<String>,
+}
+
+/// Runs a test to its end, good or bad.
+pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &StageLog) -> Report {
+    let (started_at, since) = (OffsetDateTime::now_utc(), Instant::now());
+    let report = Report::new(&request.target, started_at);
+    let subject = Subject { url: report.target.url.clone(), ..Subject::default() };
+    let planned = Vec::new();
+    let mut test =
+        Test { request, tools, control, log, report, subject, planned, api_accepted: false, refused: Vec::new() };
+    let outcome = test.work().await;
+    test.finish(outcome, since)
+}
+
+/// A test while it runs.
+struct Test<'a> {
+    request: &'a Request,
+    tools: &'a Tools,
+    control: &'a Control,
+    log: &'a StageLog,
+    report: Report,
+    subject: Subject,
+    /// The stages that apply, as far as the target is known.
+    planned: Vec<Stage>,
+    /// Whether the API has accepted the credential, so that a later refusal is one of scope.
+    api_accepted: bool,
+    /// What the API refused to the credential that it had accepted.
+    refused: Vec<Refused>,
+}
+
+/// A call that was refused to somebody who is signed in.
+struct Refused {
+    stage: Stage,
+    scopes: Vec<String>,
+    said: Option<String>,
+}
+
+impl Test<'_> {
+    async fn work(&mut self) -> Result<(), Failure> {
+        let prepared = self.prepare().await?;
+        if prepared.target.is_ssh() { self.over_ssh(prepared).await } else { self.over_https(prepared).await }
+    }
+
+    async fn prepare(&mut self) -> Result<Prepared, Failure> {
+        let credential = self.request.credential.as_deref();
+        let prepared = super::login::prepare(
+            &self.request.target,
+            credential,
+            self.tools,
+            self.control,
+            self.log,
+            &mut self.subject,
+        )
+        .await?;
+        self.report.target.url = self.subject.url.clone();
+        self.report.credential.kind = self.subject.kind;
+        Ok(prepared)
+    }
+
+    fn set_place(&mut self, place: &Place) {
+        self.subject.provider = Some(place.provider());
+        self.report.target.provider = Some(place.provider());
+        self.report.target.scope = Some(place.scope());
+        if let Some(url) = place.git_url().filter(|_| place.provider() == Provider::AzureDevops) {
+            self.report.target.url = url.to_string();
+            self.subject.url = url.to_string();
+        }
+    }
+
+    /// Notes a refusal to somebody who is signed in, which counts only if git is refused as well; every other
+    /// error is the end.
+    fn note_refusal<T>(&mut self, stage: Stage, result: Result<T, ProviderError>) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(ProviderError::Forbidden { scopes, said }) => {
+                self.refused.push(Refused { stage, scopes, said });
+                Ok(None)
+            }
+            Err(error) => Err(Failure::Provider(error)),
+        }
+    }
+
+    /// Lists the references by git: the proof that the repository can be read.
+    async fn read_references(&mut self, remote: &Remote, git_scope: &str) -> Result<(), Failure> {
+        match git::references(remote, self.control, self.log).await {
+            Ok(advertisement) => {
+                self.log.pass();
+                self.take_references(&advertisement);
+                Ok(())
+            }
+            Err(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body }) if self.api_accepted => {
+                Err(self.scope_missing(git_scope, Some(body)))
+            }
+            Err(error) => Err(Failure::Git(error)),
+        }
+    }
+
+    /// The scope that git needs, and those that the API missed before.
+    fn scope_missing(&mut self, needed: &str, said: Option<String>) -> Failure {
+        let mut scopes = vec![needed.to_owned()];
+        let refused: Vec<_> = std::mem::take(&mut self.refused);
+        let mut said = said.filter(|said| !said.is_empty());
+        for refused in refused {
+            said = refused.said.or(said);
+            // Of several scopes that would do, the first that is not there yet.
+            scopes.extend(refused.scopes.into_iter().filter(|scope| scope.starts_with("vso.")));
+        }
+        scopes.sort();
+        scopes.dedup();
+        Failure::ScopeMissing { scopes, said }
+    }
+
+    fn take_references(&mut self, advertisement: &Advertisement) {
+        let branch = advertisement.head_branch.as_deref();
+        let api_branch = self.report.repository.take().and_then(|repository| repository.default_branch);
+        let default_branch =
+            branch.map(|branch| branch.strip_prefix("refs/heads/").unwrap_or(branch).to_owned());
+        let references = advertisement.references.iter().filter(|reference| reference.name != "HEAD").count();
+        self.report.repository = Some(RepositoryFacts {
+            default_branch: default_branch.or(api_branch),
+            head: advertisement.head.clone(),
+            references: references as u64,
+        });
+        self.report.capabilities.read_code = Capability::Yes;
+        if references == 0 {
+            self.warn(Code::RepositoryEmpty, Stage::References, "", vec![]);
+        }
+        for refused in std::mem::take(&mut self.refused) {
+            let seen = match refused.said {
+                Some(said) => format!("it says `{}`", said.trim_end_matches('.')),
+                None => String::new(),
+            };
+            let remedy = refused.scopes.first().map(|scope| format!("The scope for it is {scope}."));
+            self.warn(Code::ApiRefused, refused.stage, &seen, remedy.into_iter().collect());
+        }
+    }
+
+    fn warn(&mut self, code: Code, stage: Stage, seen: &str, remedies: Vec<String>) {
+        self.log.warn_at(stage);
+        self.report.warnings.push(Diagnosis::new(code, stage, seen, remedies));
+    }
+
+    fn finish(mut self, outcome: Result<(), Failure>, since: Instant) -> Report {
+        match outcome {
+            Ok(()) => self.report.stages = stages::succeeded(self.log),
+            Err(failed) => {
+                let stage = failed.stage(self.log.current());
+                self.report.stages = stages::failed(self.log, stage, &self.planned);
+                self.report.diagnosis = Some(diagnose::failure(&failed, stage, &self.subject));
+                if let Failure::ScopeMissing { scopes, .. } = failed {
+                    self.report.credential.missing_scopes = scopes;
+                    self.report.capabilities.read_code = Capability::No;
+                }
+            }
+        }
+        self.report.duration = since.elapsed();
+        self.report
+    }
+}

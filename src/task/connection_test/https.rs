@@ -1,0 +1,144 @@
+//! A test over HTTP: the measured connection, the kind of server, its API where it has one, and git.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{EXPIRY_WARNING_DAYS, Test};
+use crate::credential::Credential;
+use crate::dial::{Destination, HttpClient, Stream};
+use crate::provider::detect::{self, Identified, Known};
+use crate::provider::rest::Api;
+use crate::provider::{Place, Provider};
+use crate::remote_url::{RemoteUrl, Scheme};
+use crate::report::{Code, Stage};
+use crate::task::diagnose::Failure;
+use crate::task::login::{Prepared, https_remote};
+use crate::task::stop::until_stopped;
+use crate::task::target::Target;
+
+impl Test<'_> {
+    pub(super) async fn over_https(&mut self, prepared: Prepared) -> Result<(), Failure> {
+        let Prepared { target, credential } = prepared;
+        let known_provider = self.request.provider.or(target.server.provider);
+        self.plan(target.url.scheme(), known_provider, credential.is_some());
+        let client = self.connect(&target).await?;
+        let identified = self.identify(&client, &target, known_provider).await?;
+        self.plan(target.url.scheme(), Some(identified.place.provider()), credential.is_some());
+        self.set_place(&identified.place);
+        match identified.place {
+            Place::AzureDevops(place) => self.azure_devops(&client, place, credential.as_ref()).await,
+            Place::Gitlab(place) => self.gitlab(&client, place, credential.as_ref()).await,
+            Place::Git(url) => self.git_alone(&client, url, Provider::Git, credential.as_ref()).await,
+        }
+    }
+
+    /// Names the stages that apply, as far as the kind of server is known.
+    fn plan(&mut self, scheme: Scheme, provider: Option<Provider>, has_credential: bool) {
+        let has_api = provider != Some(Provider::Git);
+        let applies = [
+            (Stage::Policy, true),
+            (Stage::Resolve, true),
+            (Stage::Connect, true),
+            (Stage::Tls, scheme == Scheme::Https),
+            (Stage::Identify, has_api),
+            (Stage::Authenticate, has_credential),
+            (Stage::Authorize, has_api && has_credential),
+            (Stage::Repository, has_api && has_credential),
+            (Stage::References, true),
+        ];
+        self.planned = applies.into_iter().filter_map(|(stage, applies)| applies.then_some(stage)).collect();
+    }
+
+    /// One connection for its measurements, and the client that does the rest.
+    async fn connect(&mut self, target: &Target) -> Result<HttpClient, Failure> {
+        let destination = Destination::for_url(&target.url, &target.server);
+        let connected = until_stopped(self.control, self.tools.door.connect(&destination, self.log)).await;
+        let stream = connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
+        self.log.pass();
+        if target.url.scheme() == Scheme::Http {
+            self.warn(Code::PlainHttp, Stage::Connect, "", vec![]);
+        }
+        self.warn_about_certificate(&stream);
+        drop(stream);
+        let client = until_stopped(self.control, self.tools.door.client(&destination)).await;
+        client.map_err(Failure::Stopped)?.map_err(Failure::Dial)
+    }
+
+    fn warn_about_certificate(&mut self, stream: &Stream) {
+        let certificate = stream.facts().tls.as_ref().and_then(|tls| tls.chain.first());
+        let Some(certificate) = certificate else { return };
+        let Ok(end) = OffsetDateTime::parse(&certificate.not_after, &Rfc3339) else { return };
+        if (end - OffsetDateTime::now_utc()).whole_days() < EXPIRY_WARNING_DAYS {
+            let seen = format!("it ends at {}", certificate.not_after);
+            self.warn(Code::CertificateExpiresSoon, Stage::Tls, &seen, vec![]);
+        }
+    }
+
+    /// Finds out what answers there. A plain git server by the operator's word has nothing to be asked.
+    async fn identify(
+        &mut self,
+        client: &HttpClient,
+        target: &Target,
+        provider: Option<Provider>,
+    ) -> Result<Identified, Failure> {
+        if provider != Some(Provider::Git) {
+            self.log.begin(Stage::Identify);
+        }
+        // A URL on the command line declares itself, and then there is no base to read it by.
+        let declared = target.server.provider.is_some() && target.server.url.path() != target.url.path();
+        let names_root = target.server.provider.is_some() && self.request.target.names_server();
+        let known = Known {
+            url: &target.url,
+            base: (declared || names_root).then_some(&target.server.url),
+            provider,
+            scope: self.request.scope,
+        };
+        let anonymous = Api::anonymous(client.clone());
+        let identified = until_stopped(self.control, detect::identify(&anonymous, known)).await;
+        let identified = identified.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
+        if provider != Some(Provider::Git) {
+            self.log.fact("provider", identified.place.provider().as_str());
+            self.log.fact("schemes", identified.schemes.clone());
+            self.log.pass();
+        }
+        Ok(identified)
+    }
+
+    /// The test where git is all that can be asked: no API, or none for this credential.
+    pub(super) async fn git_alone(
+        &mut self,
+        client: &HttpClient,
+        url: RemoteUrl,
+        provider: Provider,
+        credential: Option<&Credential>,
+    ) -> Result<(), Failure> {
+        if credential.is_some() {
+            // The first answer to git is the answer to the credential; a refusal there fails this stage.
+            self.log.begin(Stage::Authenticate);
+            self.log.fact("by", "git");
+        }
+        let remote = https_remote(url, client.clone(), Some(provider), credential);
+        self.read_references(&remote, "").await
+    }
+
+    /// Reads the place by git after the API has let us in.
+    pub(super) async fn git_after_api(
+        &mut self,
+        client: &HttpClient,
+        place: &Place,
+        git_scope: &str,
+        credential: Option<&Credential>,
+    ) -> Result<(), Failure> {
+        let Some(url) = place.git_url() else {
+            self.warn_git_not_tried();
+            return Ok(());
+        };
+        let remote = https_remote(url, client.clone(), Some(place.provider()), credential);
+        self.read_references(&remote, git_scope).await
+    }
+
+    pub(super) fn warn_git_not_tried(&mut self) {
+        let stage = self.log.current().unwrap_or(Stage::Identify);
+        self.warn(Code::GitNotTried, stage, "", vec![]);
+    }
+}

@@ -1,0 +1,134 @@
+//! What a connection test found out.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::Request;
+use crate::credential::CredentialKind;
+use crate::provider::{Provider, Scope};
+use crate::report::{Diagnosis, StageRecord};
+use crate::task::{TargetSpec, stages};
+
+/// The outcome of a connection test. What is not known is `None`.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// When it began.
+    pub started_at: OffsetDateTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// What was tested.
+    pub target: TargetFacts,
+    /// What answered.
+    pub server: ServerFacts,
+    /// The name of whom the server took us for.
+    pub identity: Option<String>,
+    /// What was learned about the credential.
+    pub credential: CredentialFacts,
+    /// What the credential may do.
+    pub capabilities: Capabilities,
+    /// The repository that was read.
+    pub repository: Option<RepositoryFacts>,
+    /// The stages in their order.
+    pub stages: Vec<StageRecord>,
+    /// What works and should still be looked at.
+    pub warnings: Vec<Diagnosis>,
+    /// Why it failed.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// What was tested.
+#[derive(Debug, Clone)]
+pub struct TargetFacts {
+    /// The URL without any user info; scrubbed where it is none.
+    pub url: String,
+    /// The kind of server.
+    pub provider: Option<Provider>,
+    /// What kind of place it is.
+    pub scope: Option<Scope>,
+}
+
+/// What answered.
+#[derive(Debug, Clone, Default)]
+pub struct ServerFacts {
+    /// The product's name.
+    pub product: Option<String>,
+    /// The release.
+    pub version: Option<String>,
+    /// The version of its REST interface that was used.
+    pub api_version: Option<String>,
+}
+
+/// What was learned about the credential.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialFacts {
+    /// Its kind.
+    pub kind: Option<CredentialKind>,
+    /// When it expires, as the server told it.
+    pub expires_at: Option<String>,
+    /// The scopes that the server told.
+    pub scopes: Vec<String>,
+    /// The scopes that the target needs and the credential lacks.
+    pub missing_scopes: Vec<String>,
+}
+
+/// Whether something is possible with the credential.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Capability {
+    /// It was shown to be.
+    Yes,
+    /// It was refused, or the scopes exclude it.
+    No,
+    /// It was not tried, or cannot be told.
+    #[default]
+    Unknown,
+}
+
+/// What the credential may do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Capabilities {
+    /// Read the repository's contents.
+    pub read_code: Capability,
+    /// Set the status of a commit.
+    pub set_status: Capability,
+    /// Manage webhooks or service hooks.
+    pub manage_hooks: Capability,
+}
+
+/// The repository that was read.
+#[derive(Debug, Clone)]
+pub struct RepositoryFacts {
+    /// Its default branch, without `refs/heads/`.
+    pub default_branch: Option<String>,
+    /// The commit at the tip of the default branch.
+    pub head: Option<String>,
+    /// How many references it has.
+    pub references: u64,
+}
+
+impl Report {
+    pub(super) fn new(target: &TargetSpec, started_at: OffsetDateTime) -> Self {
+        Self {
+            started_at,
+            duration: Duration::ZERO,
+            target: TargetFacts { url: target.shown(), provider: None, scope: None },
+            server: ServerFacts::default(),
+            identity: None,
+            credential: CredentialFacts::default(),
+            capabilities: Capabilities::default(),
+            repository: None,
+            stages: Vec::new(),
+            warnings: Vec::new(),
+            diagnosis: None,
+        }
+    }
+
+    /// The report of a test that policy refused.
+    pub fn refused(request: &Request, diagnosis: Diagnosis) -> Self {
+        let mut report = Self::new(&request.target, OffsetDateTime::now_utc());
+        report.target.provider = request.provider;
+        report.stages = stages::refused();
+        report.diagnosis = Some(diagnosis);
+        report
+    }
+}

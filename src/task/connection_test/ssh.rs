@@ -1,0 +1,37 @@
+//! A test over SSH: git itself is all that there is to ask.
+
+use super::Test;
+use crate::provider::detect::{self, Known};
+use crate::report::Stage;
+use crate::task::diagnose::Failure;
+use crate::task::login::{Prepared, ssh_remote};
+
+/// What applies to SSH. The proxy's stage is recorded where there is one.
+const STAGES: [Stage; 7] = [
+    Stage::Policy,
+    Stage::Resolve,
+    Stage::Connect,
+    Stage::HostKey,
+    Stage::Authenticate,
+    Stage::Repository,
+    Stage::References,
+];
+
+impl Test<'_> {
+    pub(super) async fn over_ssh(&mut self, prepared: Prepared) -> Result<(), Failure> {
+        let Prepared { target, credential } = prepared;
+        self.planned = STAGES.to_vec();
+        let place = detect::over_ssh(Known {
+            url: &target.url,
+            base: None,
+            provider: self.request.provider.or(target.server.provider),
+            scope: self.request.scope,
+        });
+        self.set_place(&place);
+        let Some(key) = credential else { return Err(Failure::NoCredential) };
+        // Whatever the form of the path, only the server can say what it leads to.
+        let url = place.git_url().unwrap_or_else(|| target.url.clone());
+        let remote = ssh_remote(url, &target, key, self.tools);
+        self.read_references(&remote, "").await
+    }
+}

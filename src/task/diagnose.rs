@@ -1,0 +1,234 @@
+//! The one edge where errors become diagnoses: a code, what was seen, and remedies that name the actual thing.
+//!
+//! Every match here is exhaustive, so that a new way to fail cannot be without a diagnosis.
+
+mod connection;
+mod remote;
+mod source;
+
+use crate::config::Server;
+use crate::credential::{CredentialKind, LoadError};
+use crate::dial::DialError;
+use crate::git;
+use crate::provider::{Provider, ProviderError};
+use crate::report::{Code, Diagnosis, Stage};
+
+use super::stop::Stopped;
+use super::target::{TargetError, TargetSpec};
+
+/// Why a task did not succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Policy says no, or the target is none.
+    Target(TargetError),
+    /// The agent has no directory for workspaces.
+    NoWorkspaces,
+    /// The credential could not be had.
+    Load(LoadError),
+    /// The credential cannot be used with such a URL.
+    KindMismatch,
+    /// No credential was named, and without one it does not go.
+    NoCredential,
+    /// There is no connection.
+    Dial(DialError),
+    /// The API did not answer what it should.
+    Provider(ProviderError),
+    /// The credential is good and lacks these scopes.
+    ScopeMissing {
+        /// By the provider's own names.
+        scopes: Vec<String>,
+        /// The server's own words.
+        said: Option<String>,
+    },
+    /// Git did not do what it should.
+    Git(git::Error),
+    /// The time was over, or the task was cancelled.
+    Stopped(Stopped),
+}
+
+/// What a failure is about, for remedies that name the actual thing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subject {
+    /// The kind of server, as far as it is known.
+    pub(super) provider: Option<Provider>,
+    /// The kind of the credential.
+    pub(super) kind: Option<CredentialKind>,
+    /// The credential's name.
+    pub(super) credential: Option<String>,
+    /// The URL as it is shown.
+    pub(super) url: String,
+    /// The host.
+    pub(super) host: String,
+    /// The declared server's name.
+    pub(super) server: Option<String>,
+    /// The server's own file of known hosts.
+    pub(super) known_hosts_file: Option<String>,
+    /// The server's own CA file.
+    pub(super) ca_file: Option<String>,
+}
+
+impl Subject {
+    pub(super) fn set_server(&mut self, server: &Server) {
+        let shown = |path: &std::path::PathBuf| path.display().to_string();
+        self.server = Some(server.name.clone());
+        self.known_hosts_file = server.known_hosts_file.as_ref().map(shown);
+        self.ca_file = server.ca_file.as_ref().map(shown);
+    }
+
+    /// The table of the configuration that declares the server.
+    fn table(&self) -> String {
+        format!("[servers.{}]", self.server.as_deref().unwrap_or("<name>"))
+    }
+}
+
+/// Code, what was seen, and the remedies that name the actual thing.
+type Finding = (Code, String, Vec<String>);
+
+impl Failure {
+    /// The stage where it shows, given the one that ran.
+    pub(super) fn stage(&self, running: Option<Stage>) -> Stage {
+        let running_or = |stage| running.unwrap_or(stage);
+        match self {
+            Self::Target(_) | Self::NoWorkspaces => Stage::Policy,
+            Self::Load(_) | Self::KindMismatch | Self::NoCredential => Stage::Authenticate,
+            Self::Dial(error) => error.stage(),
+            Self::Provider(error) => remote::provider_stage(error, running),
+            Self::ScopeMissing { .. } => Stage::Authorize,
+            Self::Git(error) => error.stage(running),
+            Self::Stopped(_) => running_or(Stage::Policy),
+        }
+    }
+}
+
+/// The diagnosis of a failure at a stage.
+pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Diagnosis {
+    let (code, seen, remedies) = match failure {
+        Failure::Target(error) => source::target(error, subject),
+        Failure::NoWorkspaces => source::no_workspaces(),
+        Failure::Load(error) => source::load(error, subject),
+        Failure::KindMismatch => source::kind_mismatch(subject),
+        Failure::NoCredential => source::no_credential(subject),
+        Failure::Dial(error) => connection::dial(error, subject),
+        Failure::Provider(error) => remote::provider(error, subject),
+        Failure::ScopeMissing { scopes, said } => remote::scope_missing(scopes, said.as_deref(), subject),
+        Failure::Git(error) => remote::git(error, subject),
+        Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
+        Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
+    };
+    Diagnosis::new(code, stage, &seen, remedies)
+}
+
+/// The diagnosis of a target that policy refused.
+pub(super) fn target(error: &TargetError, spec: &TargetSpec) -> Diagnosis {
+    let subject = Subject { url: spec.shown(), ..Subject::default() };
+    let (code, seen, remedies) = source::target(error, &subject);
+    Diagnosis::new(code, Stage::Policy, &seen, remedies)
+}
+
+fn cancelled(stage: Stage) -> Finding {
+    (Code::Cancelled, format!("it was in the stage {}", stage.as_str()), vec![])
+}
+
+fn deadline_exceeded(stage: Stage) -> Finding {
+    (Code::DeadlineExceeded, format!("it was in the stage {}", stage.as_str()), vec![])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::policy::{NotDeclared, Refusal};
+    use crate::provider::Denied;
+    use crate::remote_url::UrlError;
+
+    fn subject(provider: Provider, kind: CredentialKind) -> Subject {
+        Subject {
+            provider: Some(provider),
+            kind: Some(kind),
+            credential: Some("ado_pat".into()),
+            url: "https://ado.corp/Coll/Shop/_git/web".into(),
+            host: "ado.corp".into(),
+            server: Some("ado".into()),
+            known_hosts_file: Some("/etc/sortie/known_hosts".into()),
+            ca_file: None,
+        }
+    }
+
+    fn code_and_stage(failed: &Failure, subject: &Subject) -> (&'static str, &'static str) {
+        let stage = failed.stage(Some(Stage::References));
+        let diagnosis = failure(failed, stage, subject);
+        assert!(!diagnosis.remedies.is_empty(), "{failed:?}");
+        (diagnosis.code.as_str(), stage.as_str())
+    }
+
+    #[test]
+    fn each_failure_has_its_code_and_stage() {
+        let pat = subject(Provider::AzureDevops, CredentialKind::Pat);
+        let password = subject(Provider::Gitlab, CredentialKind::Password);
+        let rejected = || Failure::Provider(ProviderError::Denied(Denied::Rejected));
+        let unauthorized = || git::Error::Unauthorized { schemes: vec![], body: String::new() };
+        let cases = [
+            (Failure::Target(UrlError::Password.into()), &pat, ("url_invalid", "policy")),
+            (Failure::Target(UrlError::Scheme("file".into()).into()), &pat, ("scheme_not_allowed", "policy")),
+            (Failure::Target(Refusal::PlainHttp.into()), &pat, ("scheme_not_allowed", "policy")),
+            (Failure::Target(TargetError::Tfvc), &pat, ("tfvc_not_supported", "policy")),
+            (
+                Failure::Target(Refusal::NotDeclared(NotDeclared::Host("evil".into())).into()),
+                &pat,
+                ("server_not_declared", "policy"),
+            ),
+            (
+                Failure::Load(LoadError::Unknown { name: "x".into() }),
+                &pat,
+                ("credential_missing", "authenticate"),
+            ),
+            (Failure::KindMismatch, &pat, ("credential_kind_mismatch", "authenticate")),
+            (rejected(), &pat, ("pat_rejected", "authenticate")),
+            (rejected(), &password, ("password_rejected", "authenticate")),
+            (
+                Failure::Provider(ProviderError::Denied(Denied::Expired)),
+                &pat,
+                ("pat_expired", "authenticate"),
+            ),
+            (
+                Failure::Provider(ProviderError::SignInPage { status: 203 }),
+                &pat,
+                ("sign_in_page", "authenticate"),
+            ),
+            (
+                Failure::Provider(ProviderError::ServerError { status: 503 }),
+                &pat,
+                ("server_unavailable", "references"),
+            ),
+            (
+                Failure::Provider(ProviderError::ServerError { status: 500 }),
+                &pat,
+                ("server_error", "references"),
+            ),
+            (Failure::Git(unauthorized()), &pat, ("pat_rejected", "authenticate")),
+            (Failure::Git(unauthorized()), &password, ("password_rejected", "authenticate")),
+            (
+                Failure::Git(git::Error::NotFound { body: String::new() }),
+                &pat,
+                ("repository_not_found_or_denied", "repository"),
+            ),
+            (Failure::Stopped(Stopped::Cancelled), &pat, ("cancelled", "references")),
+            (Failure::Stopped(Stopped::DeadlineExceeded), &pat, ("deadline_exceeded", "references")),
+        ];
+        for (failed, subject, expected) in cases {
+            assert_eq!(code_and_stage(&failed, subject), expected, "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn remedies_name_the_actual_thing() {
+        let pat = subject(Provider::AzureDevops, CredentialKind::Pat);
+        let missing = Failure::ScopeMissing { scopes: vec!["vso.code".into()], said: None };
+        let diagnosis = failure(&missing, Stage::Authorize, &pat);
+        assert!(diagnosis.remedies[0].contains("vso.code"), "{diagnosis:?}");
+        let load = Failure::Load(LoadError::TooOpen { path: "/k".into(), mode: 0o644 });
+        let diagnosis = failure(&load, Stage::Authenticate, &subject(Provider::Git, CredentialKind::SshKey));
+        assert_eq!(diagnosis.code.as_str(), "ssh_key_unreadable");
+        assert!(diagnosis.remedies[0].contains("chmod 600 /k"), "{diagnosis:?}");
+    }
+}

@@ -1,0 +1,250 @@
+//! What the server itself says no to: its API and its git.
+
+use std::time::Duration;
+
+use super::{Finding, Subject, connection};
+use crate::credential::CredentialKind;
+use crate::dial::HttpError;
+use crate::git;
+use crate::provider::{Denied, Provider, ProviderError};
+use crate::report::{Code, Stage};
+
+/// The stage where an error of the API shows, given the one that ran.
+pub(super) fn provider_stage(error: &ProviderError, running: Option<Stage>) -> Stage {
+    match error {
+        ProviderError::Http(HttpError::Dial(error)) => error.stage(),
+        ProviderError::NotThisServer { .. }
+        | ProviderError::WrongBasePath { .. }
+        | ProviderError::TooOld { .. } => Stage::Identify,
+        ProviderError::Denied(_) | ProviderError::CredentialDemanded | ProviderError::SignInPage { .. } => {
+            Stage::Authenticate
+        }
+        ProviderError::Forbidden { .. } | ProviderError::ProjectHidden { .. } => Stage::Authorize,
+        ProviderError::RepositoryHidden { .. }
+        | ProviderError::RepositoryDisabled
+        | ProviderError::RepositoryMoved { .. } => Stage::Repository,
+        ProviderError::Http(_)
+        | ProviderError::RateLimited { .. }
+        | ProviderError::ServerError { .. }
+        | ProviderError::Redirected { .. }
+        | ProviderError::Unexpected { .. } => running.unwrap_or(Stage::Identify),
+    }
+}
+
+pub(super) fn provider(error: &ProviderError, subject: &Subject) -> Finding {
+    let seen = error.to_string();
+    match error {
+        ProviderError::Http(error) => connection::http(error, subject),
+        ProviderError::NotThisServer { .. } => (Code::NotAGitServer, seen, vec![]),
+        ProviderError::WrongBasePath { answered, .. } => {
+            let remedy = match answered.starts_with('/') {
+                true => format!("Put {answered} between host and project in the URL, and into url of {}.", subject.table()),
+                false => "Name the collection in the URL: https://host[/tfs]/{collection}/{project}/_git/{repository}.".into(),
+            };
+            (Code::WrongBasePath, seen, vec![remedy])
+        }
+        ProviderError::TooOld { .. } => (Code::ServerTooOld, seen, vec![]),
+        ProviderError::Denied(denied) => refused(denied, subject),
+        ProviderError::CredentialDemanded => super::source::no_credential(subject),
+        ProviderError::SignInPage { .. } => (Code::SignInPage, seen, vec![]),
+        ProviderError::Forbidden { scopes, said } => scope_missing(scopes, said.as_deref(), subject),
+        ProviderError::ProjectHidden { name } => {
+            (Code::ProjectNotFoundOrDenied, format!("the project is `{name}`"), vec![])
+        }
+        ProviderError::RepositoryHidden { name } => {
+            (Code::RepositoryNotFoundOrDenied, format!("the repository is `{name}`"), vec![])
+        }
+        ProviderError::RepositoryDisabled => (Code::RepositoryDisabled, String::new(), vec![]),
+        ProviderError::RepositoryMoved { to: Some(to) } => {
+            (Code::RepositoryMoved, format!("it is at {to} now"), vec![format!("Use {to}.")])
+        }
+        ProviderError::RepositoryMoved { to: None } => (Code::RepositoryMoved, String::new(), vec![]),
+        ProviderError::RateLimited { retry_after } => rate_limited(*retry_after),
+        ProviderError::ServerError { status } => server_error(*status),
+        ProviderError::Redirected { status, location } => redirected(*status, location.as_deref()),
+        ProviderError::Unexpected { expected, status, content_type, first } => {
+            unexpected(expected, *status, content_type.as_deref(), first)
+        }
+    }
+}
+
+pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
+    let seen = error.to_string();
+    match error {
+        git::Error::Http(error) => connection::http(error, subject),
+        git::Error::Ssh(error) => connection::ssh(error, subject),
+        git::Error::Unauthorized { .. } if subject.kind.is_none() => super::source::no_credential(subject),
+        git::Error::Unauthorized { schemes, .. } => refused(&denied_by(schemes), subject),
+        git::Error::Forbidden { body } => scope_missing(&git_scopes(subject), Some(body), subject),
+        git::Error::NotFound { .. } => (Code::RepositoryNotFoundOrDenied, subject.url.clone(), vec![]),
+        git::Error::RateLimited { retry_after } => rate_limited(*retry_after),
+        git::Error::SignInPage { .. } => (Code::SignInPage, seen, vec![]),
+        git::Error::Redirected { location, same_origin: true, .. } => {
+            (Code::RepositoryMoved, format!("it redirects to {location}"), vec![format!("Use {location}.")])
+        }
+        git::Error::Redirected { status, location, same_origin: false } => redirected(*status, Some(location)),
+        git::Error::ServerError { status, .. } => server_error(*status),
+        git::Error::UnexpectedAnswer { status, content_type, first_bytes } => {
+            unexpected("git's list of references", *status, content_type.as_deref(), first_bytes)
+        }
+        git::Error::RepositoryUnavailable { message, .. } => {
+            let seen = if message.is_empty() { subject.url.clone() } else { format!("the server says `{message}`") };
+            (Code::RepositoryNotFoundOrDenied, seen, vec![])
+        }
+        git::Error::Protocol { first_bytes } => {
+            (Code::UnexpectedAnswer, format!("{seen}; it begins with `{first_bytes}`"), vec![])
+        }
+        git::Error::ReferenceInvalid { .. }
+        | git::Error::ReferenceNotFound { .. }
+        | git::Error::Empty
+        | git::Error::TargetNotEmpty { .. }
+        | git::Error::Target { .. }
+        | git::Error::DiskFull { .. }
+        | git::Error::TooLarge { .. }
+        | git::Error::PackCorrupt(_)
+        | git::Error::UnsafePath { .. }
+        | git::Error::Cancelled
+        | git::Error::DeadlineExceeded
+        | git::Error::Internal { .. } => repository(error),
+    }
+}
+
+fn repository(error: &git::Error) -> Finding {
+    let seen = error.to_string();
+    match error {
+        git::Error::ReferenceInvalid { .. } => (Code::ReferenceNotFound, seen, vec![]),
+        git::Error::ReferenceNotFound { near, .. } if near.is_empty() => {
+            (Code::ReferenceNotFound, seen, vec![])
+        }
+        git::Error::ReferenceNotFound { near, .. } => {
+            (Code::ReferenceNotFound, seen, vec![format!("Perhaps one of these is meant: {}.", near.join(", "))])
+        }
+        git::Error::Empty => (Code::RepositoryEmpty, String::new(), vec![]),
+        git::Error::TargetNotEmpty { path } => {
+            (Code::TargetNotEmpty, path.display().to_string(), vec![])
+        }
+        git::Error::Target { path, .. } => {
+            (Code::DeliveryFailed, seen, vec![format!("Let the agent's user write to {}.", path.display())])
+        }
+        git::Error::DiskFull { path } => (Code::DiskFull, path.display().to_string(), vec![]),
+        git::Error::TooLarge { .. } => (Code::TooLarge, seen, vec![]),
+        git::Error::PackCorrupt(_) => (Code::PackCorrupt, seen, vec![]),
+        git::Error::UnsafePath { path } => (Code::UnsafePath, format!("`{path}`"), vec![]),
+        git::Error::Cancelled => (Code::Cancelled, String::new(), vec![]),
+        git::Error::DeadlineExceeded => (Code::DeadlineExceeded, String::new(), vec![]),
+        other => (Code::Internal, other.to_string(), vec![]),
+    }
+}
+
+/// A 401 that offers only Windows' own schemes means that Basic never reaches the server.
+fn denied_by(schemes: &[String]) -> Denied {
+    let offers = |name: &str| schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case(name));
+    if (offers("NTLM") || offers("Negotiate")) && !offers("Basic") && !offers("Bearer") {
+        Denied::BasicNotOffered { schemes: schemes.to_vec() }
+    } else {
+        Denied::Rejected
+    }
+}
+
+fn refused(denied: &Denied, subject: &Subject) -> Finding {
+    let credential = subject.credential.as_deref().map(|name| format!("the credential is `{name}`"));
+    let seen = credential.unwrap_or_default();
+    if let Denied::BasicNotOffered { schemes } = denied {
+        return (Code::BasicNotOffered, format!("it offers {}", schemes.join(", ")), vec![]);
+    }
+    match subject.kind {
+        None => super::source::no_credential(subject),
+        Some(CredentialKind::Password) => (Code::PasswordRejected, seen, vec![]),
+        Some(CredentialKind::Bearer) => (Code::BearerRejected, seen, vec![]),
+        Some(CredentialKind::SshKey) => (Code::SshKeyRejected, seen, vec![]),
+        Some(CredentialKind::Pat) => match denied {
+            Denied::Expired => (Code::PatExpired, seen, vec![]),
+            Denied::Revoked => (Code::PatRejected, "it was revoked".into(), vec![]),
+            Denied::Rejected | Denied::BasicNotOffered { .. } => (Code::PatRejected, seen, pat_remedies(subject)),
+        },
+    }
+}
+
+fn pat_remedies(subject: &Subject) -> Vec<String> {
+    match subject.provider {
+        // One empty 401 stands for all of these, so that only the user can tell them apart.
+        Some(Provider::AzureDevops) => vec![
+            "Azure DevOps answers alike to a token that is mistyped, has expired or lacks a scope: look it up under \
+             User settings, Personal access tokens; it needs Code (Read), vso.code, and an expiry in the future."
+                .into(),
+            "If passwords work there and tokens do not, IIS Basic Authentication is on for the site: switch it off.".into(),
+        ],
+        Some(Provider::Gitlab) => vec![
+            "Look it up under User settings, Access tokens; it needs read_repository, and read_api for the API."
+                .into(),
+            "A deploy token needs its own user name, gitlab+deploy-token-<n>, as the credential's username.".into(),
+        ],
+        Some(Provider::Git) | None => vec![],
+    }
+}
+
+pub(super) fn scope_missing(scopes: &[String], said: Option<&str>, subject: &Subject) -> Finding {
+    let mut seen = match scopes {
+        [] => String::new(),
+        scopes => format!("it lacks {}", scopes.join(", ")),
+    };
+    if let Some(said) = said.filter(|said| !said.is_empty()) {
+        let joint = if seen.is_empty() { "" } else { "; " };
+        seen += &format!("{joint}the server says `{}`", said.trim_end_matches('.'));
+    }
+    let names: Vec<String> = scopes.iter().map(|scope| described(scope)).collect();
+    let remedy = match (subject.kind, names.is_empty()) {
+        (Some(CredentialKind::Pat | CredentialKind::Bearer), false) => {
+            vec![format!("Give the token the scope {}.", names.join(" and "))]
+        }
+        _ => vec![],
+    };
+    (Code::ScopeMissing, seen, remedy)
+}
+
+/// A scope as the page for making tokens names it, with its own name.
+fn described(scope: &str) -> String {
+    let title = match scope {
+        "vso.code" => "Code (Read)",
+        "vso.project" => "Project and Team (Read)",
+        other => return other.to_owned(),
+    };
+    format!("{title}, {scope}")
+}
+
+fn git_scopes(subject: &Subject) -> Vec<String> {
+    match subject.provider {
+        Some(Provider::AzureDevops) => vec!["vso.code".into()],
+        Some(Provider::Gitlab) => vec!["read_repository".into()],
+        Some(Provider::Git) | None => vec![],
+    }
+}
+
+fn rate_limited(retry_after: Option<Duration>) -> Finding {
+    match retry_after {
+        Some(wait) => {
+            let seconds = wait.as_secs();
+            (Code::RateLimited, format!("it asks to wait {seconds} s"), vec![format!("Try again in {seconds} s.")])
+        }
+        None => (Code::RateLimited, String::new(), vec![]),
+    }
+}
+
+fn server_error(status: u16) -> Finding {
+    let code = if matches!(status, 502..=504) { Code::ServerUnavailable } else { Code::ServerError };
+    (code, format!("status {status}"), vec![])
+}
+
+fn redirected(status: u16, location: Option<&str>) -> Finding {
+    let seen = match location {
+        Some(location) => format!("status {status} redirects to {location}, which is not followed"),
+        None => format!("status {status} redirects nowhere"),
+    };
+    (Code::UnexpectedAnswer, seen, vec![])
+}
+
+fn unexpected(expected: &str, status: u16, content_type: Option<&str>, first: &str) -> Finding {
+    let kind = content_type.unwrap_or("no content type");
+    let begins = if first.is_empty() { String::new() } else { format!(", beginning with `{first}`") };
+    (Code::UnexpectedAnswer, format!("expected {expected}, got status {status} with {kind}{begins}"), vec![])
+}

@@ -1,0 +1,104 @@
+//! From a target to what is needed to go there: the admitted URL, the credential, the way in.
+
+use std::sync::Arc;
+
+use super::Tools;
+use super::diagnose::{Failure, Subject};
+use super::stop::until_stopped;
+use super::target::{Target, TargetSpec};
+use crate::credential::{Credential, CredentialKind};
+use crate::dial::{Destination, HttpClient};
+use crate::git::{Access, Control, Remote};
+use crate::provider::{Provider, gitlab};
+use crate::remote_url::{RemoteUrl, Scheme};
+use crate::report::{Stage, StageLog};
+use crate::ssh::{KnownHosts, Login};
+
+/// The user at an SSH host where neither the URL nor the credential names one.
+const DEFAULT_SSH_USER: &str = "git";
+
+/// A target that policy admitted, with the credential for it.
+pub(super) struct Prepared {
+    pub(super) target: Target,
+    pub(super) credential: Option<Credential>,
+}
+
+/// Asks policy and loads the credential: the stage `policy`.
+pub(super) async fn prepare(
+    spec: &TargetSpec,
+    asked: Option<&str>,
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+    subject: &mut Subject,
+) -> Result<Prepared, Failure> {
+    log.begin(Stage::Policy);
+    let mut target = spec.resolve(&tools.policy).map_err(Failure::Target)?;
+    subject.url = target.url.to_string();
+    subject.host = target.url.host().to_owned();
+    subject.set_server(&target.server);
+    log.fact("server", target.server.name.clone());
+    let name = target.credential_name(asked).map_err(Failure::Target)?;
+    if let Some(name) = &name {
+        log.fact("credential", name.clone());
+    }
+    log.pass();
+    let credential = match &name {
+        Some(name) => {
+            subject.credential = Some(name.clone());
+            subject.kind = tools.credentials.kind(name);
+            let loaded = until_stopped(control, tools.credentials.load(name)).await;
+            Some(loaded.map_err(Failure::Stopped)?.map_err(Failure::Load)?)
+        }
+        None => None,
+    };
+    let is_key = credential.as_ref().is_some_and(|credential| credential.kind() == CredentialKind::SshKey);
+    if is_key && let Some(url) = target.ssh_url.take() {
+        subject.url = url.to_string();
+        subject.host = url.host().to_owned();
+        target.url = url;
+    }
+    match (target.url.scheme(), is_key) {
+        (Scheme::Ssh, false) if credential.is_none() => Err(Failure::NoCredential),
+        (Scheme::Ssh, false) | (Scheme::Https | Scheme::Http, true) => Err(Failure::KindMismatch),
+        _ => Ok(Prepared { target, credential }),
+    }
+}
+
+/// The `Authorization` header for git over HTTP.
+fn git_authorization(
+    provider: Option<Provider>,
+    credential: Option<&Credential>,
+) -> Option<crate::secret::Secret> {
+    let credential = credential?;
+    match provider {
+        Some(Provider::Gitlab) => gitlab::git_authorization(credential),
+        Some(provider) => credential.git_authorization(provider.token_user()),
+        // Any name will do for all servers that are known, and some refuse an empty one.
+        None => credential.git_authorization(Provider::Git.token_user()),
+    }
+}
+
+/// A repository over HTTP.
+pub(super) fn https_remote(
+    url: RemoteUrl,
+    client: HttpClient,
+    provider: Option<Provider>,
+    credential: Option<&Credential>,
+) -> Remote {
+    let authorization = git_authorization(provider, credential);
+    Remote { url, access: Access::Https { client, authorization } }
+}
+
+/// A repository over SSH. `key` is an SSH key.
+pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools: &Tools) -> Remote {
+    let user = url.user().or(key.username.as_deref()).unwrap_or(DEFAULT_SSH_USER).to_owned();
+    let login = Login {
+        door: Arc::clone(&tools.door),
+        destination: Destination::for_url(&url, &target.server),
+        user,
+        key,
+        known_hosts: KnownHosts { file: target.server.known_hosts_file.clone() },
+    };
+    Remote { url, access: Access::Ssh(login) }
+}

@@ -1,0 +1,88 @@
+//! From the log of stages to the list that a report shows.
+
+use std::time::Duration;
+
+use crate::report::{Facts, Stage, StageLog, StageRecord, Status};
+
+/// Ends the log at a failure and lists the stages: those before it, the failed one, and as `skipped` those
+/// of `planned` that would have come after it.
+///
+/// A cause can show later than the stage that it belongs to: git learns from the list of references that a
+/// password is wrong. What was recorded of later stages is then no achievement of theirs, so that their facts
+/// go to the failed stage and they count as skipped.
+pub(super) fn failed(log: &StageLog, stage: Stage, planned: &[Stage]) -> Vec<StageRecord> {
+    if log.running().is_some_and(|running| running >= stage) {
+        log.fail();
+    } else {
+        log.pass();
+    }
+    let (mut kept, later): (Vec<_>, Vec<_>) =
+        log.records().into_iter().partition(|record| record.stage < stage);
+    let mut failure = StageRecord { stage, status: Status::Failed, duration: Duration::ZERO, facts: Facts::new() };
+    for record in later.into_iter().filter(|record| record.status != Status::Skipped) {
+        failure.duration += record.duration;
+        failure.facts.extend(record.facts);
+    }
+    kept.push(failure);
+    let after = planned.iter().filter(|planned| **planned > stage);
+    kept.extend(after.map(|planned| skipped(*planned)));
+    kept
+}
+
+/// Ends the log of work that succeeded, and lists its stages.
+pub(super) fn succeeded(log: &StageLog) -> Vec<StageRecord> {
+    log.pass();
+    log.records()
+}
+
+/// The stages of something that policy refused.
+pub(super) fn refused() -> Vec<StageRecord> {
+    let stage = Stage::Policy;
+    vec![StageRecord { stage, status: Status::Failed, duration: Duration::ZERO, facts: Facts::new() }]
+}
+
+fn skipped(stage: Stage) -> StageRecord {
+    StageRecord { stage, status: Status::Skipped, duration: Duration::ZERO, facts: Facts::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(records: &[StageRecord]) -> Vec<(Stage, Status)> {
+        records.iter().map(|record| (record.stage, record.status)).collect()
+    }
+
+    #[test]
+    fn what_would_have_come_after_a_failure_is_skipped() {
+        let log = StageLog::default();
+        log.begin(Stage::Resolve);
+        log.begin(Stage::Connect);
+        let planned = [Stage::Resolve, Stage::Connect, Stage::Tls, Stage::References];
+        let records = failed(&log, Stage::Connect, &planned);
+        let expected = [
+            (Stage::Resolve, Status::Passed),
+            (Stage::Connect, Status::Failed),
+            (Stage::Tls, Status::Skipped),
+            (Stage::References, Status::Skipped),
+        ];
+        assert_eq!(seen(&records), expected);
+    }
+
+    #[test]
+    fn a_cause_that_shows_late_fails_its_own_stage() {
+        let log = StageLog::default();
+        log.begin(Stage::Tls);
+        log.begin(Stage::Authenticate);
+        log.begin(Stage::References);
+        log.fact("status", 401);
+        let records = failed(&log, Stage::Authenticate, &[Stage::Authenticate, Stage::References]);
+        let expected = [
+            (Stage::Tls, Status::Passed),
+            (Stage::Authenticate, Status::Failed),
+            (Stage::References, Status::Skipped),
+        ];
+        assert_eq!(seen(&records), expected);
+        assert_eq!(records[1].facts["status"], 401);
+    }
+}
