@@ -14,4 +14,5 @@ pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod repository;
+pub mod scene;
 pub mod sshd;

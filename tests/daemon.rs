@@ -1,0 +1,222 @@
+//! The main job: tasks go out to agents, and their results come back and are kept, whatever is cut off.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use stand_ins::Fault;
+
+use crate::support::control_plane::{ControlPlane, secret_file};
+use crate::support::process::wait_until;
+use crate::support::scene::Scene;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn code(task: &Value) -> &str {
+    task["result"]["diagnosis"]["code"].as_str().unwrap_or_default()
+}
+
+fn is_upload_pack(request: &stand_ins::Request) -> bool {
+    request.path.ends_with("/git-upload-pack")
+}
+
+fn entries(directory: &std::path::Path) -> usize {
+    std::fs::read_dir(directory).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_task_goes_to_the_agent_with_its_tags_and_its_report_is_kept() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let _other = scene.agent("muc1-a").with_tags(&["dc:muc1"]).start(&control_plane);
+    let _agent = scene.agent("fra1-a").with_tags(&["dc:fra1"]).start(&control_plane);
+    for (selector, agent) in [
+        (json!({"all": ["dc:fra1"]}), "fra1-a"),
+        (json!({"all": ["name:muc1-a", "os:linux"]}), "muc1-a"),
+        (json!({"any": ["dc:fra1", "dc:muc1"], "none": ["dc:fra1"]}), "muc1-a"),
+    ] {
+        let task = control_plane.run_task(&scene.test_task(selector));
+        assert_eq!(task["outcome"], "succeeded", "{task:#}");
+        assert_eq!(task["attempts"][0]["agent"], agent, "{task:#}");
+        assert_eq!(task["result"]["schema"], "sortie.report.v1");
+        assert_eq!(task["result"]["repository"]["head"], scene.sample.commit("main"));
+    }
+}
+
+#[test]
+fn a_clone_lands_in_the_agents_workspaces() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let agent = scene.agent("fra1-a").start(&control_plane);
+    let task = control_plane.run_task(&scene.clone_task(json!({})));
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    assert_eq!(task["result"]["commit"], scene.sample.commit("main"));
+    let path = std::path::PathBuf::from(task["result"]["path"].as_str().unwrap());
+    assert!(path.starts_with(agent.directory().join("state/workspaces")) && path.join(".git").is_dir());
+}
+
+#[test]
+fn policy_has_the_last_word_before_any_socket() {
+    let scene = Scene::small();
+    let undeclared = Scene::small();
+    let control_plane = ControlPlane::start();
+    let _agent = scene.agent("fra1-a").start(&control_plane);
+    let task = control_plane.run_task(&undeclared.test_task(json!({})));
+    assert_eq!((task["outcome"].as_str(), code(&task)), (Some("refused"), "server_not_declared"), "{task:#}");
+    assert_eq!(undeclared.server().connections(), 0);
+    let with_credential = json!({"kind": "connection-test", "url": scene.url(), "credential": "root"});
+    let task = control_plane.run_task(&with_credential);
+    assert_eq!(task["outcome"], "refused", "{task:#}");
+    assert_eq!(scene.server().connections(), 0);
+    let archive = json!({"kind": "clone", "url": scene.url(), "deliver": "archive"});
+    let task = control_plane.run_task(&archive);
+    assert_eq!(task["outcome"], "refused", "{task:#}");
+}
+
+#[test]
+fn a_control_plane_that_is_killed_in_the_middle_of_a_clone_gets_the_result_once() {
+    let scene = Scene::generated(5_000);
+    let mut control_plane = ControlPlane::start();
+    let _agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    control_plane.kill();
+    scene.server().clear_fault();
+    control_plane.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    assert_eq!(task["attempts"].as_array().unwrap().len(), 1, "{task:#}");
+    let clones = scene.server().requests().iter().filter(|request| is_upload_pack(request)).count();
+    assert_eq!(clones, 1, "the work is done once");
+}
+
+#[test]
+fn a_result_waits_for_a_control_plane_that_is_away() {
+    let scene = Scene::small();
+    let mut control_plane = ControlPlane::start();
+    let agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault_at("info/refs", Fault::Stall);
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.server().wait_for_request(|request| request.path.ends_with("info/refs"), LIMIT).expect("begun");
+    control_plane.kill();
+    scene.server().clear_fault();
+    wait_until("the attempt has ended", LIMIT, || agent.log().contains("an attempt has ended"));
+    control_plane.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert!(task["outcome"].is_string() && task["attempts"].as_array().unwrap().len() == 1, "{task:#}");
+}
+
+#[test]
+fn an_agent_that_is_killed_loses_its_attempt_to_another() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    agent.kill();
+    scene.server().clear_fault();
+    agent.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    let attempts = task["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{task:#}");
+    assert_eq!(attempts[1]["outcome"], "succeeded");
+}
+
+#[test]
+fn cancel_stops_a_clone_and_nothing_is_left_behind() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    control_plane.cancel_task(&id);
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!((task["outcome"].as_str(), code(&task)), (Some("cancelled"), "cancelled"), "{task:#}");
+    assert_eq!(entries(&agent.directory().join("state/workspaces")), 0);
+}
+
+#[test]
+fn an_attempt_ends_at_its_deadline() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let _agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault(Fault::Stall);
+    let task = json!({"kind": "connection-test", "url": scene.url(), "run_seconds": 1});
+    let task = control_plane.run_task(&task);
+    assert_eq!((task["outcome"].as_str(), code(&task)), (Some("failed"), "deadline_exceeded"), "{task:#}");
+}
+
+#[test]
+fn sigterm_drains_and_a_second_one_stops() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    agent.terminate();
+    wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
+    scene.server().clear_fault();
+    assert_eq!(agent.wait(LIMIT).and_then(|status| status.code()), Some(0));
+    assert_eq!(control_plane.wait_task(&id, LIMIT)["outcome"], "succeeded");
+
+    agent.restart();
+    agent.wait_until_connected(&control_plane);
+    scene.server().clear_requests();
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    control_plane.post_task(&scene.clone_task(json!({})));
+    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    agent.terminate();
+    wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
+    agent.terminate();
+    assert_eq!(agent.wait(LIMIT).and_then(|status| status.code()), Some(0));
+    assert_eq!(entries(&agent.directory().join("state/workspaces")), 1, "only the finished clone is there");
+}
+
+#[test]
+fn a_container_enrolls_by_itself_and_unenroll_undoes_it() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let plan = scene.agent("fra1-a");
+    let token = control_plane.enrollment_token(&["from-token"], 1);
+    let file = secret_file(plan.directory(), "token", &token);
+    let config = plan.write_config(&control_plane.url());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let with_token = format!("[control_plane]\nenrollment_token = {{ file = \"{}\" }}\n", file.display());
+    std::fs::write(&config, text.replace("[control_plane]\n", &with_token)).unwrap();
+
+    let sortie = crate::support::binary::Sortie::new();
+    let config = config.to_str().unwrap();
+    let mut daemon = sortie.start(["run", "--config", config]);
+    let task = control_plane.run_task(&scene.test_task(json!({"all": ["from-token"]})));
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    let second = crate::support::binary::sortie(["run", "--config", config]);
+    assert_eq!(second.status, Some(78), "{second:?}");
+    assert!(second.stderr.contains("another daemon uses the state directory"), "{second:?}");
+    daemon.terminate();
+    daemon.wait(LIMIT).expect("it ends");
+
+    let released = sortie.run(["unenroll", "--config", config]);
+    assert_eq!(released.status, Some(0), "{released:?}");
+    let again = sortie.run(["run", "--config", config]);
+    assert_eq!(again.status, Some(78), "the token was for one use: {again:?}");
+}
+
+#[test]
+fn a_revoked_agent_is_told_so_and_stays_up() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let agents = control_plane.agents();
+    let listed =
+        agents.as_array().or_else(|| agents["items"].as_array()).or_else(|| agents["agents"].as_array());
+    let id = listed.unwrap()[0]["id"].as_str().unwrap().to_owned();
+    let answer = control_plane.request(Method::DELETE, &format!("/api/v1/agents/{id}"), None);
+    assert!((200..300).contains(&answer.status), "{answer:?}");
+    wait_until("the agent knows", LIMIT, || agent.log().contains("refuses this agent's identity"));
+    assert_eq!(agent.wait(Duration::ZERO), None);
+}

@@ -1,0 +1,21 @@
+//! End-to-end and integration tests: one binary, one file per capability. `support` holds the rigs.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod cli;
+mod daemon;
+mod hostile_control_plane;
+mod secrets;
+mod support;
+
+/// A file that no `mod` names would be a test that never runs.
+#[test]
+fn no_test_file_is_forgotten() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    let main = include_str!("main.rs");
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").unwrap_or(&name);
+        assert!(module == "main" || main.contains(&format!("mod {module};")), "tests/{name} is in no module");
+    }
+}
