@@ -1,1 +1,56 @@
+//! Git over the daemon's own transports: the list of references, and clones.
+//!
+//! libgit2 speaks the protocol and keeps the repository; it never opens a connection. Everything that goes
+//! over the network goes through [`crate::dial`], under the deadline, the cancel token and the limits of a
+//! [`Control`].
 
+mod blocking;
+mod checkout;
+mod clone;
+mod control;
+mod engine;
+mod error;
+mod http;
+mod pkt;
+mod references;
+mod refname;
+mod ssh_stream;
+mod survey;
+mod target;
+mod transport;
+mod wire;
+
+use crate::dial::HttpClient;
+use crate::remote_url::RemoteUrl;
+use crate::secret::Secret;
+use crate::ssh;
+
+pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
+pub use control::{Control, Limits, Phase, Transfer};
+pub use engine::{InitializationError, initialize};
+pub use error::{Error, Limit, PackProblem};
+pub use references::{Advertisement, Reference, references};
+pub use refname::is_acceptable_name;
+
+/// A repository on a server, with the means to reach it.
+#[derive(Clone)]
+pub struct Remote {
+    /// Where it is.
+    pub url: RemoteUrl,
+    /// How it is reached, and as whom.
+    pub access: Access,
+}
+
+/// How a remote is reached.
+#[derive(Clone)]
+pub enum Access {
+    /// Over HTTP with or without TLS.
+    Https {
+        /// A client that is bound to the origin of the remote's URL.
+        client: HttpClient,
+        /// The value of the `Authorization` header, sent with the first request; `None` asks anonymously.
+        authorization: Option<Secret>,
+    },
+    /// Over SSH.
+    Ssh(ssh::Login),
+}

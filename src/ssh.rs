@@ -1,1 +1,40 @@
+//! SSH up to a running `git-upload-pack`: banner, handshake, host key, authentication.
+//!
+//! libssh2 works on a connection that the door made. It blocks, so all of this runs on a blocking thread; a
+//! cancel or the deadline cuts the connection, which wakes it.
 
+mod error;
+mod key;
+mod login;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::credential::Credential;
+use crate::dial::{Destination, Door};
+
+pub use error::Error;
+pub(crate) use key::{fingerprint, key_type};
+pub(crate) use login::{Opened, open};
+
+/// Where to log in over SSH, and as whom.
+#[derive(Clone)]
+pub struct Login {
+    /// The door that the connection goes through.
+    pub door: Arc<Door>,
+    /// The host and how to get there; `tls` is false.
+    pub destination: Destination,
+    /// The user at the host.
+    pub user: String,
+    /// The key; anything but an SSH key is refused.
+    pub key: Credential,
+    /// The keys that hosts are known by.
+    pub known_hosts: KnownHosts,
+}
+
+/// The keys that hosts are known by.
+#[derive(Debug, Clone, Default)]
+pub struct KnownHosts {
+    /// A file in OpenSSH's format; without one no host is known.
+    pub file: Option<PathBuf>,
+}

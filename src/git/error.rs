@@ -1,0 +1,233 @@
+//! Why git's work failed, by meaning.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::dial::HttpError;
+use crate::report::Stage;
+use crate::ssh;
+
+/// What a limit is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Bytes received in all.
+    Bytes,
+    /// Objects in the pack.
+    Objects,
+    /// Files in the working directory.
+    Files,
+    /// Bytes of one file.
+    BlobBytes,
+    /// Bytes of one path.
+    PathBytes,
+    /// Directories above one file.
+    PathDepth,
+    /// References that the server lists.
+    References,
+}
+
+impl Limit {
+    /// What is counted, in the plural.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes received",
+            Self::Objects => "objects",
+            Self::Files => "files",
+            Self::BlobBytes => "bytes in one file",
+            Self::PathBytes => "bytes in one path",
+            Self::PathDepth => "directories above one file",
+            Self::References => "references",
+        }
+    }
+}
+
+/// What is wrong with a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PackProblem {
+    /// It ended before everything that it promised had come.
+    #[error("it ended too early")]
+    Truncated,
+    /// Its checksum, a delta or an object is wrong.
+    #[error("a checksum, a delta or an object in it is wrong")]
+    Damaged,
+    /// An object that the reference leads to did not come.
+    #[error("an object that the commit needs is missing")]
+    ObjectMissing,
+}
+
+/// Why a list of references could not be had, or a clone could not be made.
+///
+/// Nothing here holds a secret, and texts that came from a server are without control characters and bounded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request did not get through, or its answer did not.
+    #[error(transparent)]
+    Http(HttpError),
+    /// 401.
+    #[error("the server did not accept the credential")]
+    Unauthorized {
+        /// The schemes that it offers in `WWW-Authenticate`, as written.
+        schemes: Vec<String>,
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// 403.
+    #[error("the server forbids it")]
+    Forbidden {
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// 404 or 410.
+    #[error("the server knows no repository at that path")]
+    NotFound {
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// 429.
+    #[error("the server limits the rate of requests")]
+    RateLimited {
+        /// The time to wait that the server named, at most an hour.
+        retry_after: Option<Duration>,
+    },
+    /// 203, a page of HTML, or a redirect to another page of the same server.
+    #[error("the server answered with a page for people (status {status})")]
+    SignInPage {
+        /// The status of the answer.
+        status: u16,
+        /// Where a redirect led, without user info and query.
+        location: Option<String>,
+    },
+    /// A redirect that is not followed.
+    #[error("the server redirects to {location}")]
+    Redirected {
+        /// The status of the answer.
+        status: u16,
+        /// Where to, without user info and query.
+        location: String,
+        /// Whether scheme, host and port stay the same.
+        same_origin: bool,
+    },
+    /// 5xx.
+    #[error("the server failed with status {status}")]
+    ServerError {
+        /// The status of the answer.
+        status: u16,
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// An answer that is not git's.
+    #[error("the server answered something that is not git (status {status})")]
+    UnexpectedAnswer {
+        /// The status of the answer.
+        status: u16,
+        /// Its content type.
+        content_type: Option<String>,
+        /// Its first bytes as text.
+        first_bytes: String,
+    },
+    /// SSH did not get as far as git.
+    #[error(transparent)]
+    Ssh(ssh::Error),
+    /// The server's git ended, or refused, instead of listing references.
+    #[error("the server does not give the repository out")]
+    RepositoryUnavailable {
+        /// The exit status of the remote command, over SSH.
+        exit_status: Option<i32>,
+        /// What the server said about it.
+        message: String,
+    },
+    /// What the server sent is not git's protocol.
+    #[error("the server does not keep to git's protocol")]
+    Protocol {
+        /// The first bytes that were out of form, as text.
+        first_bytes: String,
+    },
+    /// The name cannot be that of a reference.
+    #[error("`{name}` cannot be the name of a reference")]
+    ReferenceInvalid {
+        /// The name, without control characters.
+        name: String,
+    },
+    /// The server has no such reference.
+    #[error("the server has no reference `{name}`")]
+    ReferenceNotFound {
+        /// What was asked for.
+        name: String,
+        /// Names that are like it, the most alike first.
+        near: Vec<String>,
+    },
+    /// There is no commit in the repository.
+    #[error("the repository is empty")]
+    Empty,
+    /// The target directory holds something.
+    #[error("the directory {} is not empty", path.display())]
+    TargetNotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The target could not be made or written.
+    #[error("cannot write to {}: {source}", path.display())]
+    Target {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system of the target is full, or a quota is used up.
+    #[error("no space is left for {}", path.display())]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Over a limit of the operator's.
+    #[error("more than {limit} {}", what.as_str())]
+    TooLarge {
+        /// What there is too much of.
+        what: Limit,
+        /// The limit.
+        limit: u64,
+    },
+    /// What the server sent is damaged.
+    #[error("the pack is damaged: {0}")]
+    PackCorrupt(PackProblem),
+    /// A path that must not be written.
+    #[error("the repository holds the unsafe path `{path}`")]
+    UnsafePath {
+        /// The path, without control characters.
+        path: String,
+    },
+    /// The task was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The task's time was over.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// A fault of ours.
+    #[error("a fault of Sortie's own: {what} (class {class}, code {code})")]
+    Internal {
+        /// What was being done.
+        what: &'static str,
+        /// The library's class of the error.
+        class: i32,
+        /// The library's code of the error.
+        code: i32,
+    },
+}
+
+impl Error {
+    /// The stage where this shows, given the one that ran.
+    pub fn stage(&self, running: Option<Stage>) -> Stage {
+        match self {
+            Self::Http(HttpError::Dial(error)) => error.stage(),
+            Self::Ssh(error) => error.stage(),
+            Self::Unauthorized { .. } | Self::SignInPage { .. } => Stage::Authenticate,
+            Self::Forbidden { .. } | Self::NotFound { .. } | Self::RepositoryUnavailable { .. } => {
+                Stage::Repository
+            }
+            Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
+            Self::TargetNotEmpty { .. } => Stage::Deliver,
+            _ => running.unwrap_or(Stage::References),
+        }
+    }
+}

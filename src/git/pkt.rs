@@ -1,0 +1,290 @@
+//! Looks at git's framing as it passes by: the capabilities, the count of references, and errors in words.
+//!
+//! libgit2 reads the same bytes right after. This only notes what it would not tell.
+
+use super::{Advertisement, Error, Limit, Reference};
+
+/// How much of the list's beginning is kept: the first line with its capabilities fits many times.
+const MAX_KEPT_BYTES: usize = 16 * 1024;
+
+/// The most bytes of an error in the server's words.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// The longest frame by git's rules, in bytes.
+const MAX_FRAME_BYTES: usize = 65_520;
+
+/// What a pack begins with.
+const PACK_SIGNATURE: &[u8] = b"PACK";
+
+/// The signature, a version and the count of objects, of four bytes each.
+const PACK_HEADER_BYTES: usize = 12;
+
+/// The side band that carries the pack.
+const DATA_BAND: u8 = 1;
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// A list of references, of at most so many.
+    List { max_references: u64 },
+    /// A pack of at most so many objects, or an error.
+    Pack { max_objects: u64 },
+    /// Nothing more.
+    Nothing,
+}
+
+/// The state of looking at one stream.
+pub(super) struct Observer {
+    expected: Expected,
+    lines: u64,
+    first: Vec<u8>,
+    header: Vec<u8>,
+    remaining: usize,
+    line: Vec<u8>,
+    error: Option<String>,
+    pack_header: Vec<u8>,
+    list: Advertisement,
+}
+
+impl Observer {
+    pub(super) fn new(max_references: u64) -> Self {
+        Self {
+            expected: Expected::List { max_references },
+            lines: 0,
+            first: Vec::new(),
+            header: Vec::new(),
+            remaining: 0,
+            line: Vec::new(),
+            error: None,
+            pack_header: Vec::new(),
+            list: Advertisement::default(),
+        }
+    }
+
+    /// Begins anew for the pack, or for what comes in its place.
+    pub(super) fn expect_pack(&mut self, max_objects: u64) {
+        let first = std::mem::take(&mut self.first);
+        *self = Self { first, expected: Expected::Pack { max_objects }, ..Self::new(0) };
+    }
+
+    /// Whether nothing has come yet.
+    pub(super) fn is_silent(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// The error that the server sent as a frame, in its own words.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// The first bytes of the list.
+    pub(super) fn first_bytes(&self) -> &[u8] {
+        &self.first
+    }
+
+    /// Whether the server named a capability in its first line.
+    pub(super) fn has_capability(&self, name: &str) -> bool {
+        self.capabilities().any(|word| word == name.as_bytes())
+    }
+
+    fn capabilities(&self) -> impl Iterator<Item = &[u8]> {
+        let after_nul = self.first.iter().position(|&byte| byte == 0).map_or(self.first.len(), |nul| nul + 1);
+        let line = self.first[after_nul..].split(|&byte| byte == b'\n').next().unwrap_or_default();
+        line.split(|&byte| byte == b' ')
+    }
+
+    /// Takes the list out. Names that are not UTF-8 are left out: nobody can ask for them.
+    pub(super) fn take_list(&mut self) -> Advertisement {
+        const HEAD: &[u8] = b"symref=HEAD:";
+        let symref = self.capabilities().find_map(|word| word.strip_prefix(HEAD));
+        let head_branch = symref.and_then(|name| std::str::from_utf8(name).ok()).map(str::to_owned);
+        Advertisement { head_branch, ..std::mem::take(&mut self.list) }
+    }
+
+    /// Reads `<object> <name>`, which the capabilities follow in the first line.
+    fn note_reference(&mut self) {
+        if self.line.len() == MAX_MESSAGE_BYTES && !self.line.contains(&0) {
+            return;
+        }
+        let line = self.line.split(|&byte| byte == 0 || byte == b'\n').next().unwrap_or_default();
+        let Some((oid, name)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' ')) else {
+            return;
+        };
+        if git2::Oid::from_str(oid).is_err() || oid.len() != 40 || name.ends_with("^{}") {
+            return;
+        }
+        if name == "HEAD" {
+            self.list.head = Some(oid.to_owned());
+        } else {
+            self.list.references.push(Reference { name: name.to_owned(), oid: oid.to_owned() });
+        }
+    }
+
+    /// Looks at bytes as they pass by.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        if matches!(self.expected, Expected::List { .. }) {
+            let kept = bytes.len().min(MAX_KEPT_BYTES - self.first.len());
+            self.first.extend_from_slice(&bytes[..kept]);
+        }
+        while !bytes.is_empty() && !matches!(self.expected, Expected::Nothing) {
+            if self.remaining == 0 {
+                bytes = self.feed_header(bytes);
+            } else {
+                let count = bytes.len().min(self.remaining);
+                let room = (MAX_MESSAGE_BYTES - self.line.len()).min(count);
+                self.line.extend_from_slice(&bytes[..room]);
+                self.remaining -= count;
+                bytes = &bytes[count..];
+                if self.remaining == 0 {
+                    self.end_line()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn feed_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        const HEADER_BYTES: usize = 4;
+        let count = bytes.len().min(HEADER_BYTES - self.header.len());
+        self.header.extend_from_slice(&bytes[..count]);
+        if self.header.len() == HEADER_BYTES {
+            if self.header == PACK_SIGNATURE {
+                // A server without side bands sends the pack as it is: read its header as a frame of its own.
+                self.line = [&[DATA_BAND], PACK_SIGNATURE].concat();
+                self.remaining = PACK_HEADER_BYTES - PACK_SIGNATURE.len();
+                self.header.clear();
+                return &bytes[count..];
+            }
+            let text = std::str::from_utf8(&self.header).unwrap_or_default();
+            match usize::from_str_radix(text, 16) {
+                Ok(length) if length <= MAX_FRAME_BYTES => {
+                    self.remaining = length.saturating_sub(HEADER_BYTES)
+                }
+                // Out of form: libgit2 says so too, and then `first` is what to show.
+                _ => self.expected = Expected::Nothing,
+            }
+            self.header.clear();
+        }
+        &bytes[count..]
+    }
+
+    fn end_line(&mut self) -> Result<(), Error> {
+        if let Some(message) = self.line.strip_prefix(b"ERR ") {
+            self.error.get_or_insert(scrubbed(message));
+        }
+        if let (Expected::Pack { max_objects }, Some(data)) =
+            (self.expected, self.line.strip_prefix(&[DATA_BAND]))
+        {
+            self.pack_header
+                .extend_from_slice(&data[..data.len().min(PACK_HEADER_BYTES - self.pack_header.len())]);
+            if let Some(count) = self.pack_header.get(8..PACK_HEADER_BYTES) {
+                let objects = count.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+                self.expected = Expected::Nothing;
+                if objects > max_objects {
+                    return Err(Error::TooLarge { what: Limit::Objects, limit: max_objects });
+                }
+            }
+        }
+        if matches!(self.expected, Expected::List { .. }) {
+            self.note_reference();
+        }
+        self.line.clear();
+        self.lines += 1;
+        match self.expected {
+            // One more for the line that names the service.
+            Expected::List { max_references } if self.lines > max_references.saturating_add(1) => {
+                Err(Error::TooLarge { what: Limit::References, limit: max_references })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a server said, as it may be shown: without control characters, terminal escape codes included, and
+/// bounded.
+pub(super) fn scrubbed(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(MAX_MESSAGE_BYTES)];
+    let text = String::from_utf8_lossy(bytes);
+    let lines =
+        text.split(['\n', '\r']).map(|line| line.chars().filter(|c| !is_hidden(*c)).collect::<String>());
+    let lines: Vec<String> =
+        lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+/// Control characters, and those that turn the direction of text.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] = b"001e# service=git-upload-pack\n00000014abc HEAD\0a bb c\n0008xyz\n0000";
+
+    #[test]
+    fn capabilities_are_found_however_the_bytes_are_cut() {
+        for size in [1, 2, 3, 7, 100] {
+            let mut observer = Observer::new(10);
+            for piece in LIST.chunks(size) {
+                observer.feed(piece).unwrap();
+            }
+            assert!(observer.has_capability("bb") && observer.has_capability("c"), "{size}");
+            assert!(!observer.has_capability("b"), "{size}");
+        }
+    }
+
+    #[test]
+    fn references_are_read_with_the_branch_of_head() {
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        let mut observer = Observer::new(10);
+        for line in [
+            format!("{a} HEAD\0multi_ack symref=HEAD:refs/heads/main side-band-64k\n"),
+            format!("{a} refs/heads/main\n"),
+            format!("{b} refs/tags/v1\n"),
+            format!("{a} refs/tags/v1^{{}}\n"),
+        ] {
+            observer.feed(format!("{:04x}{line}", line.len() + 4).as_bytes()).unwrap();
+        }
+        observer.feed(b"0000").unwrap();
+        let list = observer.take_list();
+        assert_eq!(list.head_branch.as_deref(), Some("refs/heads/main"));
+        assert_eq!(list.head, Some(a));
+        assert_eq!(list.references.len(), 2);
+    }
+
+    #[test]
+    fn an_error_frame_is_kept_without_control_characters() {
+        let mut observer = Observer::new(10);
+        observer.feed(b"0016ERR no\x1b[31m such repo\n").unwrap();
+        assert_eq!(observer.error(), Some("no[31m such repo"));
+    }
+
+    #[test]
+    fn too_many_references_are_refused() {
+        let mut observer = Observer::new(3);
+        let refused = (0..10).find_map(|_| observer.feed(b"0008xyz\n").err());
+        assert!(matches!(refused, Some(Error::TooLarge { what: Limit::References, limit: 3 })));
+    }
+
+    #[test]
+    fn a_pack_that_claims_too_many_objects_is_refused_by_its_header() {
+        let header = b"PACK\0\0\0\x02\xff\xff\xff\xff";
+        let framed = [b"0008NAK\n".as_slice(), b"0011\x01", header].concat();
+        let split = [b"0008NAK\n".as_slice(), b"000b\x01", &header[..6], b"000b\x01", &header[6..]].concat();
+        let bare = [b"0008NAK\n".as_slice(), header].concat();
+        for bytes in [framed, split, bare] {
+            for size in [1, 5, 100] {
+                let mut observer = Observer::new(10);
+                observer.expect_pack(1000);
+                let refused = bytes.chunks(size).find_map(|piece| observer.feed(piece).err());
+                assert!(
+                    matches!(refused, Some(Error::TooLarge { what: Limit::Objects, limit: 1000 })),
+                    "{size}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Where a clone grows, and how it gets to its place: whole, or not at all.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::Error;
+
+/// A directory beside the target (or in it, where its parent cannot be written), readable for nobody else.
+/// Dropping it removes it and every parent directory that was made for it.
+pub(super) struct Scratch {
+    path: PathBuf,
+    withdrawn: OnceLock<PathBuf>,
+    target: PathBuf,
+    /// The mode of the target, where it existed.
+    target_mode: Option<u32>,
+    is_inside_target: bool,
+    made_parents: Vec<PathBuf>,
+    is_delivered: bool,
+}
+
+impl Scratch {
+    /// Checks that the target is missing or an empty directory, makes missing parents, and makes the
+    /// directory to work in.
+    pub(super) fn prepare(target: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Target { path: target.to_owned(), source };
+        let absolute = std::path::absolute(target).map_err(failed)?;
+        match fs::metadata(&absolute) {
+            Ok(metadata) => Self::prepare_existing(&absolute.canonicalize().map_err(failed)?, &metadata),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::prepare_missing(&absolute),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn prepare_existing(target: &Path, metadata: &fs::Metadata) -> Result<Self, Error> {
+        let failed = |source| Error::Target { path: target.to_owned(), source };
+        let is_empty = metadata.is_dir() && fs::read_dir(target).map_err(failed)?.next().is_none();
+        if !is_empty {
+            return Err(Error::TargetNotEmpty { path: target.to_owned() });
+        }
+        let beside = target.parent().filter(|parent| {
+            // A mount point cannot be replaced by a rename.
+            fs::metadata(parent).is_ok_and(|parent| parent.dev() == metadata.dev())
+        });
+        let beside = beside.and_then(|parent| make(parent, target).ok());
+        let is_inside_target = beside.is_none();
+        let path = match beside {
+            Some(path) => path,
+            None => make(target, target).map_err(|error| target_error(target, error))?,
+        };
+        let mut scratch = Self::at(path, target);
+        scratch.is_inside_target = is_inside_target;
+        scratch.target_mode = Some(metadata.permissions().mode());
+        Ok(scratch)
+    }
+
+    fn prepare_missing(target: &Path) -> Result<Self, Error> {
+        let failed = |source| target_error(target, source);
+        let (Some(parent), Some(_)) = (target.parent(), target.file_name()) else {
+            return Err(failed(ErrorKind::InvalidInput.into()));
+        };
+        let mut made = MadeParents(Vec::new());
+        let missing: Vec<&Path> = parent.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+        for directory in missing.into_iter().rev() {
+            match fs::create_dir(directory) {
+                Ok(()) => made.0.push(directory.to_owned()),
+                // Somebody else was faster: then it is not ours to remove.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        let path = make(parent, target).map_err(failed)?;
+        let mut scratch = Self::at(path, target);
+        scratch.made_parents = std::mem::take(&mut made.0);
+        Ok(scratch)
+    }
+
+    fn at(path: PathBuf, target: &Path) -> Self {
+        Self {
+            path,
+            withdrawn: OnceLock::new(),
+            target: target.to_owned(),
+            target_mode: None,
+            is_inside_target: false,
+            made_parents: Vec::new(),
+            is_delivered: false,
+        }
+    }
+
+    /// The directory to work in.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves the directory away from under whoever writes into it, so that the next write fails. It is the
+    /// only way to stop libgit2's checkout, which asks nobody whether to go on.
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.get_or_init(|| {
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(".withdrawn");
+            let aside = PathBuf::from(aside);
+            if fs::rename(&self.path, &aside).is_ok() { aside } else { self.path.clone() }
+        });
+    }
+
+    /// Moves what has grown to its place.
+    pub(super) fn deliver(mut self) -> Result<(), Error> {
+        let delivered = if self.is_inside_target { self.move_up() } else { self.replace() };
+        match delivered {
+            Ok(()) => {
+                self.is_delivered = true;
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+                Err(Error::TargetNotEmpty { path: self.target.clone() })
+            }
+            Err(error) => Err(target_error(&self.target, error)),
+        }
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        // What libgit2 made has the mode that this process gives to its directories.
+        let usual = fs::metadata(self.path.join(".git"))?.permissions().mode();
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(self.target_mode.unwrap_or(usual)))?;
+        fs::rename(&self.path, &self.target)
+    }
+
+    fn move_up(&self) -> io::Result<()> {
+        let mut moved: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let to = self.target.join(&name);
+            if let Err(error) = fs::rename(self.path.join(&name), &to) {
+                moved.iter().for_each(|path| remove(path));
+                return Err(error);
+            }
+            moved.push(to);
+        }
+        fs::remove_dir(&self.path)
+    }
+
+    /// What a write that libgit2 could not do means: whether the disk is full is found out by writing.
+    pub(super) fn write_error(&self) -> Error {
+        const PROBE_BYTES: usize = 4 * 1024 * 1024;
+        let probe = || -> io::Result<()> {
+            let mut file = tempfile::tempfile_in(&self.path)?;
+            file.write_all(&vec![0; PROBE_BYTES])?;
+            file.sync_all()
+        };
+        let source = probe().err().unwrap_or_else(|| ErrorKind::Other.into());
+        target_error(&self.target, source)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.is_delivered {
+            remove(self.withdrawn.get().unwrap_or(&self.path));
+            drop(MadeParents(std::mem::take(&mut self.made_parents)));
+        }
+    }
+}
+
+/// Directories that were made on the way, outermost first; removed again unless they are taken out.
+struct MadeParents(Vec<PathBuf>);
+
+impl Drop for MadeParents {
+    fn drop(&mut self) {
+        for directory in self.0.iter().rev() {
+            // One that somebody else has put something into stays, and those above it do.
+            if fs::remove_dir(directory).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn make(parent: &Path, target: &Path) -> io::Result<PathBuf> {
+    /// With the rest of the name this stays below the 255 bytes that file systems allow.
+    const MAX_NAME_CHARS: usize = 40;
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let prefix: String = name.chars().take(MAX_NAME_CHARS).collect();
+    let made = tempfile::Builder::new()
+        .prefix(&format!(".{prefix}.sortie-"))
+        .rand_bytes(6)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent)?;
+    Ok(made.keep())
+}
+
+fn remove(path: &Path) {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a temporary directory could not be removed");
+    }
+}
+
+fn target_error(target: &Path, source: io::Error) -> Error {
+    let path = target.to_owned();
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },
+        _ => Error::Target { path, source },
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entries(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_nothing_not_even_parents() {
+        let root = tempfile::tempdir().unwrap();
+        let scratch = Scratch::prepare(&root.path().join("a/b/c")).unwrap();
+        assert_eq!(fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(scratch.path().join("x"), "x").unwrap();
+        scratch.withdraw();
+        assert!(!scratch.path().exists());
+        drop(scratch);
+        assert!(entries(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_is_delivered_is_at_its_place_and_nowhere_else() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["missing", "empty"] {
+            let target = root.path().join("parent").join(name);
+            if name == "empty" {
+                fs::create_dir_all(&target).unwrap();
+            }
+            let scratch = Scratch::prepare(&target).unwrap();
+            fs::create_dir(scratch.path().join(".git")).unwrap();
+            scratch.deliver().unwrap();
+            assert_eq!(entries(&target), [".git"]);
+        }
+        assert_eq!(entries(root.path()), ["parent"]);
+        assert_eq!(entries(&root.path().join("parent")).len(), 2);
+    }
+
+    #[test]
+    fn a_target_that_holds_something_is_refused_and_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for target in [root.path(), &file] {
+            assert!(matches!(Scratch::prepare(target), Err(Error::TargetNotEmpty { .. })));
+        }
+        assert_eq!(entries(root.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_target_that_was_filled_meanwhile_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        let scratch = Scratch::prepare(&target).unwrap();
+        fs::create_dir(scratch.path().join(".git")).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("theirs"), "x").unwrap();
+        assert!(matches!(scratch.deliver(), Err(Error::TargetNotEmpty { .. })));
+        assert_eq!(entries(&target), ["theirs"]);
+        assert_eq!(entries(root.path()), ["target"]);
+    }
+}

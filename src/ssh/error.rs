@@ -1,0 +1,166 @@
+//! Why SSH did not get as far as git, by meaning.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::dial::DialError;
+use crate::host_key::OfferedKey;
+use crate::report::Stage;
+
+/// Why there is no SSH session.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection could not be made.
+    #[error(transparent)]
+    Dial(DialError),
+    /// The connection is wrapped in TLS, which libssh2 cannot work on.
+    #[error("the connection to the SSH server is wrapped in another layer")]
+    Wrapped,
+    /// No SSH banner came.
+    #[error("what answers is not an SSH server")]
+    NotSsh {
+        /// What came instead, as text; empty where nothing did.
+        first_bytes: String,
+    },
+    /// The algorithms of both sides do not meet.
+    #[error("no algorithm in common with the SSH server")]
+    NoCommonAlgorithm {
+        /// The server's banner.
+        banner: String,
+        /// What this side offers, as `kind: names`.
+        ours: Vec<String>,
+    },
+    /// The handshake failed otherwise.
+    #[error("the SSH handshake failed (libssh2 code {code})")]
+    Handshake {
+        /// The library's code.
+        code: i32,
+    },
+    /// The server did not answer in time.
+    #[error("the SSH server did not answer within {} s", after.as_secs())]
+    TimedOut {
+        /// The stage that waited.
+        stage: Stage,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The server cut the connection.
+    #[error("the SSH server cut the connection")]
+    Disconnected {
+        /// The stage that was running.
+        stage: Stage,
+    },
+    /// The file of known hosts cannot be read.
+    #[error("cannot read {}: {kind}", path.display())]
+    KnownHostsUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+    /// No entry vouches for the host.
+    #[error("no known_hosts entry for {host}")]
+    HostKeyUnknown {
+        /// The host as it stands in known_hosts: `host` or `[host]:port`.
+        host: String,
+        /// The key that the server showed.
+        offered: OfferedKey,
+        /// The file that was searched.
+        file: Option<PathBuf>,
+    },
+    /// An entry for the host has another key, or revokes this one.
+    #[error("the host key of {host} is not the known one")]
+    HostKeyChanged {
+        /// The host as it stands in known_hosts: `host` or `[host]:port`.
+        host: String,
+        /// The key that the server showed.
+        offered: OfferedKey,
+        /// The file with the entry.
+        file: PathBuf,
+        /// The line of the entry, from 1.
+        line: usize,
+        /// The type of the entry's key.
+        known_type: String,
+        /// The fingerprint of the entry's key.
+        known_fingerprint: String,
+        /// Whether the entry revokes the key that was shown.
+        revoked: bool,
+    },
+    /// The credential is no SSH key.
+    #[error("the credential is not an SSH key")]
+    NotAKey {
+        /// The kind that it is.
+        kind: &'static str,
+    },
+    /// The key's file is not a private key in a format that is understood.
+    #[error("{source_name} is not a usable private key: {format}")]
+    KeyUnreadable {
+        /// Where the key came from.
+        source_name: String,
+        /// The format that was found.
+        format: &'static str,
+    },
+    /// The key is encrypted, and there is no passphrase or a wrong one.
+    #[error("the passphrase of {source_name} is missing or wrong")]
+    KeyPassphrase {
+        /// Where the key came from.
+        source_name: String,
+        /// Whether a passphrase was given.
+        given: bool,
+    },
+    /// The server does not accept the key.
+    #[error("the SSH server does not accept the key for the user {user}")]
+    KeyRejected {
+        /// The user at the host.
+        user: String,
+        /// The key's type, where its file tells.
+        key_type: Option<String>,
+        /// The key's fingerprint, where its file tells.
+        fingerprint: Option<String>,
+        /// The ways to authenticate that the server offers.
+        methods: Vec<String>,
+    },
+    /// The key is of RSA, and the server does not announce signatures that are still in use.
+    #[error("the SSH server does not announce rsa-sha2 signatures")]
+    RsaSha2NotAnnounced {
+        /// The server's banner.
+        banner: String,
+    },
+    /// Authentication failed otherwise.
+    #[error("SSH authentication failed (libssh2 code {code})")]
+    Authentication {
+        /// The library's code.
+        code: i32,
+    },
+    /// The server does not open a channel or run the command.
+    #[error("the SSH server does not run git (libssh2 code {code})")]
+    Channel {
+        /// The library's code.
+        code: i32,
+    },
+    /// libssh2 could not be set up.
+    #[error("libssh2 failed (code {code})")]
+    Library {
+        /// The library's code.
+        code: i32,
+    },
+}
+
+impl Error {
+    /// The stage where this shows.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Dial(error) => error.stage(),
+            Self::TimedOut { stage, .. } | Self::Disconnected { stage } => *stage,
+            Self::NotAKey { .. }
+            | Self::KeyUnreadable { .. }
+            | Self::KeyPassphrase { .. }
+            | Self::KeyRejected { .. }
+            | Self::RsaSha2NotAnnounced { .. }
+            | Self::Authentication { .. } => Stage::Authenticate,
+            Self::Channel { .. } => Stage::Repository,
+            _ => Stage::HostKey,
+        }
+    }
+}
