@@ -234,5 +234,5 @@ fn panicked(attempt: &AttemptId, running: &Running) -> TaskReport {
     let stage = running.log.running().unwrap_or(Stage::Policy);
     let seen = format!("the agent's log has more under internal.id={attempt}");
     let diagnosis = Diagnosis::new(Code::Internal, stage, &seen, vec![]);
-    TaskReport::failed(&running.task, diagnosis, &running.log)
+    TaskReport::broken(&running.task, diagnosis, &running.log)
 }

@@ -19,10 +19,10 @@ use crate::credential;
 use crate::dial::Door;
 use crate::git::{Control, Limits};
 use crate::policy::Policy;
-use crate::report::{Diagnosis, StageLog};
+use crate::report::{Diagnosis, Stage, StageLog};
 
 pub use target::TargetSpec;
-pub use wire::{Unsupported, from_wire};
+pub use wire::{Unsupported, from_wire, wire_diagnosis};
 
 /// What the work is done with: everything that outlives one task.
 #[derive(Clone)]
@@ -66,29 +66,48 @@ impl TaskReport {
         }
     }
 
-    /// The report of a task that [`admit`] refused: the stage `policy` failed, and nothing else was done.
+    /// The report of a task that [`admit`] refused: nothing was done.
     pub fn refused(task: &Task, diagnosis: Diagnosis) -> Self {
+        let log = StageLog::default();
+        log.begin(Stage::Policy);
+        Self::failed(task, diagnosis, &log)
+    }
+
+    /// The report of a task that came to no report of its own: what its log has, and why it failed.
+    pub fn failed(task: &Task, diagnosis: Diagnosis, log: &StageLog) -> Self {
+        let stages = stages::failed(log, diagnosis.stage, &[]);
         match task {
             Task::ConnectionTest(request) => {
-                Self::Test(Box::new(connection_test::Report::refused(request, diagnosis)))
+                Self::Test(Box::new(connection_test::Report::failed(request, diagnosis, stages)))
             }
-            Task::Clone(request) => Self::Clone(Box::new(clone::Report::refused(request, diagnosis))),
+            Task::Clone(_) => Self::Clone(Box::new(clone::Report::failed(diagnosis, stages))),
         }
+    }
+
+    /// The report of a task whose own code broke: what was measured until then, and the diagnosis.
+    pub fn broken(task: &Task, diagnosis: Diagnosis, log: &StageLog) -> Self {
+        log.fail_at(diagnosis.stage);
+        let mut report = Self::refused(task, diagnosis);
+        match &mut report {
+            Self::Test(report) => report.stages = log.records(),
+            Self::Clone(report) => report.stages = log.records(),
+        }
+        report
     }
 }
 
 /// Asks policy whether the task may be done at all. No socket is opened and no file is read.
 ///
 /// # Errors
-/// The diagnosis, at the stage `policy`.
+/// The diagnosis, at the stage `policy`, or at `authenticate` where the agent has no such credential.
 pub fn admit(task: &Task, tools: &Tools) -> Result<(), Diagnosis> {
-    let (target, credential) = match task {
+    let (spec, credential) = match task {
         Task::ConnectionTest(request) => (&request.target, &request.credential),
         Task::Clone(request) => (&request.target, &request.credential),
     };
-    let resolved = target.resolve(&tools.policy);
-    let admitted = resolved.and_then(|target| target.credential_name(credential.as_deref()).map(|_| ()));
-    admitted.map_err(|error| diagnose::target(&error, target))
+    let mut subject = diagnose::Subject { url: spec.shown(), ..diagnose::Subject::default() };
+    let admitted = login::admit(spec, credential.as_deref(), tools, &mut subject);
+    admitted.map(|_| ()).map_err(|failed| diagnose::failure(&failed, failed.stage(None), &subject))
 }
 
 /// Does a task. It ends by itself, at the deadline, or soon after the cancel token of `control` is set, and

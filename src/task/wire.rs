@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::connection_test::Capability;
-use super::{Task, TargetSpec, TaskReport, clone, connection_test};
+use super::{TargetSpec, Task, TaskReport, clone, connection_test};
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord, Status};
 
@@ -158,8 +158,8 @@ fn test_to_wire(report: &connection_test::Report) -> wire::Report {
             empty: repository.map(|repository| repository.references == 0),
         },
         stages: report.stages.iter().map(stage).collect(),
-        warnings: report.warnings.iter().map(diagnosis).collect(),
-        diagnosis: report.diagnosis.as_ref().map(diagnosis),
+        warnings: report.warnings.iter().map(wire_diagnosis).collect(),
+        diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
     }
 }
 
@@ -177,8 +177,8 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         path: report.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
         duration_ms: milliseconds(report.duration),
         stages: report.stages.iter().map(stage).collect(),
-        warnings: report.warnings.iter().map(diagnosis).collect(),
-        diagnosis: report.diagnosis.as_ref().map(diagnosis),
+        warnings: report.warnings.iter().map(wire_diagnosis).collect(),
+        diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
     }
 }
 
@@ -186,7 +186,8 @@ fn outcome(diagnosis: Option<&Diagnosis>) -> wire::ReportOutcome {
     if diagnosis.is_some() { wire::ReportOutcome::Failed } else { wire::ReportOutcome::Succeeded }
 }
 
-fn diagnosis(diagnosis: &Diagnosis) -> wire::Diagnosis {
+/// A diagnosis in the wire's form.
+pub fn wire_diagnosis(diagnosis: &Diagnosis) -> wire::Diagnosis {
     wire::Diagnosis {
         code: diagnosis.code.as_str().to_owned(),
         stage: diagnosis.stage.as_str().to_owned(),

@@ -205,13 +205,8 @@ fn run(config: &Path, directory: &Path, environment: &[(String, String)]) -> Chi
     Child::start("agent", command.arg("run").arg("--config").arg(config), directory)
 }
 
-/// Whether the list of agents has this one as connected; the list may stand by itself or in `items`.
+/// Whether the list of agents has this one as connected.
 fn is_connected(control_plane: &ControlPlane, name: &str) -> bool {
-    let listed = control_plane.agents();
-    let agents = listed.as_array().or_else(|| listed["items"].as_array());
-    agents.is_some_and(|agents| {
-        agents.iter().any(|agent| {
-            agent["name"] == name && (agent["connected"] == true || agent["state"] == "connected")
-        })
-    })
+    let agents = control_plane.agents();
+    agents.iter().any(|agent| agent["name"] == name && agent["state"] == "connected")
 }

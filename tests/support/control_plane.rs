@@ -181,8 +181,9 @@ impl ControlPlane {
     }
 
     /// The agents, as the REST interface lists them.
-    pub fn agents(&self) -> Value {
-        self.request(Method::GET, "/api/v1/agents", None).body
+    pub fn agents(&self) -> Vec<Value> {
+        let answer = self.request(Method::GET, "/api/v1/agents", None);
+        answer.body["agents"].as_array().unwrap_or_else(|| panic!("no agents: {answer:?}")).clone()
     }
 
     fn wait_until_healthy(&mut self) {
