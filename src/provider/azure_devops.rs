@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::rest::{Answer, Api};
 use super::{Provider, ProviderError};
 
-use answers::{Names, judge};
 pub use answers::shows_marks;
+use answers::{Names, judge};
 pub use place::{Place, is_cloud_host, is_tfvc, looks_like};
 
 /// The scope that a token needs to read a repository, by the server's own name.
@@ -76,8 +76,7 @@ pub async fn identify(anonymous: &Api, place: &Place) -> Result<Vec<String>, Pro
         203 | 302 if answers::is_sign_in(&answer) || shows_marks(&answer) => Ok(Vec::new()),
         401 => Ok(answer.schemes()),
         403 if shows_marks(&answer) => Ok(answer.schemes()),
-        429 | 500.. => Err(answer.general_error("connectionData in JSON")),
-        300..400 => Err(answer.general_error("connectionData in JSON")),
+        300..=399 | 429 | 500.. => Err(answer.general_error("connectionData in JSON")),
         200 => Err(answer.unexpected("connectionData in JSON")),
         _ => Err(not_this()),
     }
@@ -251,9 +250,9 @@ fn number(version: &str) -> Option<(u32, u32)> {
 
 fn public_url(json: &Value) -> Option<String> {
     let mappings = json.get("locationServiceData")?.get("accessMappings")?.as_array()?;
-    let public = mappings.iter().find(|mapping| {
-        mapping.get("moniker").and_then(Value::as_str) == Some("PublicAccessMapping")
-    })?;
+    let public = mappings
+        .iter()
+        .find(|mapping| mapping.get("moniker").and_then(Value::as_str) == Some("PublicAccessMapping"))?;
     text(public, "accessPoint")
 }
 

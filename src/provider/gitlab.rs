@@ -243,7 +243,8 @@ async fn searched(api: &Api, place: &Place) -> Result<Option<Value>, ProviderErr
 /// followed: only a project's number on this very API is taken from it.
 async fn moved(api: &Api, place: &Place, answer: &Answer) -> ProviderError {
     let location = answer.location().unwrap_or_default();
-    let id = location.rsplit('/').next().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+    let id =
+        location.rsplit('/').next().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
     let Some(id) = id.filter(|_| location.ends_with(&format!("/api/v4/projects/{}", last(&location)))) else {
         return answer.general_error("the project in JSON");
     };

@@ -172,7 +172,7 @@ impl Answer {
         match self.status {
             429 => ProviderError::RateLimited { retry_after: self.retry_after() },
             500.. => ProviderError::ServerError { status: self.status },
-            300..400 => ProviderError::Redirected { status: self.status, location: self.location() },
+            300..=399 => ProviderError::Redirected { status: self.status, location: self.location() },
             _ => self.unexpected(expected),
         }
     }

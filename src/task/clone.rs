@@ -14,7 +14,7 @@ use crate::provider::detect::{self, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, azure_devops, gitlab};
 use crate::remote_url::Scheme;
-use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
+use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 
 /// A clone as it was asked for.
 #[derive(Debug, Clone)]
@@ -70,9 +70,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report of a clone that policy refused.
-    pub fn refused(_: &Request, diagnosis: Diagnosis) -> Self {
-        Self { stages: stages::refused(), diagnosis: Some(diagnosis), ..Self::default() }
+    /// The report of a clone that ended before it could report.
+    pub(super) fn failed(diagnosis: Diagnosis, stages: Vec<StageRecord>) -> Self {
+        Self { stages, diagnosis: Some(diagnosis), ..Self::default() }
     }
 }
 
@@ -100,7 +100,7 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
 }
 
 fn succeeded(cloned: Cloned, path: PathBuf, log: &StageLog) -> Report {
-    let warnings = cloned.warnings.iter().map(|warning| warn(warning, log)).collect();
+    let warnings = cloned.warnings.iter().map(|warning: &CloneWarning| match *warning {}).collect();
     Report {
         commit: Some(cloned.commit),
         reference: cloned.reference,
@@ -190,8 +190,10 @@ async fn place(
             Place::AzureDevops(azure_devops::Place::parse(known.url, known.base, known.scope))
         }
         // Without its suffix the path of a repository is the same below any relative root.
-        Some(Provider::Gitlab) => gitlab::Place::parse(known.url, "", Some(crate::provider::Scope::Repository))
-            .map_or_else(git, Place::Gitlab),
+        Some(Provider::Gitlab) => {
+            gitlab::Place::parse(known.url, "", Some(crate::provider::Scope::Repository))
+                .map_or_else(git, Place::Gitlab)
+        }
         None if is_bearer => {
             let anonymous = Api::anonymous(client.clone());
             let identified = until_stopped(control, detect::identify(&anonymous, known)).await;
@@ -199,12 +201,4 @@ async fn place(
         }
         Some(Provider::Git) | None => git(),
     })
-}
-
-fn warn(warning: &CloneWarning, log: &StageLog) -> Diagnosis {
-    let (code, seen) = match warning {
-        _ => (Code::Internal, String::new()),
-    };
-    log.warn_at(Stage::Checkout);
-    Diagnosis::new(code, Stage::Checkout, &seen, vec![])
 }

@@ -48,8 +48,17 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     let report = Report::new(&request.target, started_at);
     let subject = Subject { url: report.target.url.clone(), ..Subject::default() };
     let planned = Vec::new();
-    let mut test =
-        Test { request, tools, control, log, report, subject, planned, api_accepted: false, refused: Vec::new() };
+    let mut test = Test {
+        request,
+        tools,
+        control,
+        log,
+        report,
+        subject,
+        planned,
+        api_accepted: false,
+        refused: Vec::new(),
+    };
     let outcome = test.work().await;
     test.finish(outcome, since)
 }
@@ -111,7 +120,11 @@ impl Test<'_> {
 
     /// Notes a refusal to somebody who is signed in, which counts only if git is refused as well; every other
     /// error is the end.
-    fn note_refusal<T>(&mut self, stage: Stage, result: Result<T, ProviderError>) -> Result<Option<T>, Failure> {
+    fn note_refusal<T>(
+        &mut self,
+        stage: Stage,
+        result: Result<T, ProviderError>,
+    ) -> Result<Option<T>, Failure> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(ProviderError::Forbidden { scopes, said }) => {
@@ -130,7 +143,9 @@ impl Test<'_> {
                 self.take_references(&advertisement);
                 Ok(())
             }
-            Err(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body }) if self.api_accepted => {
+            Err(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body })
+                if self.api_accepted =>
+            {
                 Err(self.scope_missing(git_scope, Some(body)))
             }
             Err(error) => Err(Failure::Git(error)),
@@ -157,7 +172,7 @@ impl Test<'_> {
         let api_branch = self.report.repository.take().and_then(|repository| repository.default_branch);
         let default_branch =
             branch.map(|branch| branch.strip_prefix("refs/heads/").unwrap_or(branch).to_owned());
-        let references = advertisement.references.iter().filter(|reference| reference.name != "HEAD").count();
+        let references = advertisement.references.len();
         self.report.repository = Some(RepositoryFacts {
             default_branch: default_branch.or(api_branch),
             head: advertisement.head.clone(),

@@ -14,7 +14,7 @@ use crate::provider::{Provider, ProviderError};
 use crate::report::{Code, Diagnosis, Stage};
 
 use super::stop::Stopped;
-use super::target::{TargetError, TargetSpec};
+use super::target::TargetError;
 
 /// Why a task did not succeed.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Failure {
             Self::Load(_) | Self::KindMismatch | Self::NoCredential => Stage::Authenticate,
             Self::Dial(error) => error.stage(),
             Self::Provider(error) => remote::provider_stage(error, running),
-            Self::ScopeMissing { .. } => Stage::Authorize,
+            Self::ScopeMissing { .. } | Self::Git(git::Error::Forbidden { .. }) => Stage::Authorize,
             Self::Git(error) => error.stage(running),
             Self::Stopped(_) => running_or(Stage::Policy),
         }
@@ -116,13 +116,6 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
     };
     Diagnosis::new(code, stage, &seen, remedies)
-}
-
-/// The diagnosis of a target that policy refused.
-pub(super) fn target(error: &TargetError, spec: &TargetSpec) -> Diagnosis {
-    let subject = Subject { url: spec.shown(), ..Subject::default() };
-    let (code, seen, remedies) = source::target(error, &subject);
-    Diagnosis::new(code, Stage::Policy, &seen, remedies)
 }
 
 fn cancelled(stage: Stage) -> Finding {

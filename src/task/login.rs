@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::Tools;
 use super::diagnose::{Failure, Subject};
 use super::stop::until_stopped;
-use super::target::{Target, TargetSpec};
-use crate::credential::{Credential, CredentialKind};
+use super::target::{Target, TargetError, TargetSpec};
+use crate::credential::{Credential, CredentialKind, LoadError};
 use crate::dial::{Destination, HttpClient};
 use crate::git::{Access, Control, Remote};
+use crate::policy::Refusal;
 use crate::provider::{Provider, gitlab};
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::{Stage, StageLog};
@@ -23,6 +24,29 @@ pub(super) struct Prepared {
     pub(super) credential: Option<Credential>,
 }
 
+/// Asks policy about a target and finds the name of the credential for it. Nothing is opened for that.
+pub(super) fn admit(
+    spec: &TargetSpec,
+    asked: Option<&str>,
+    tools: &Tools,
+    subject: &mut Subject,
+) -> Result<(Target, Option<String>), Failure> {
+    let target = spec.resolve(&tools.policy).map_err(Failure::Target)?;
+    subject.url = target.url.to_string();
+    subject.host = target.url.host().to_owned();
+    subject.set_server(&target.server);
+    match target.credential_name(asked) {
+        Ok(name) => Ok((target, name)),
+        // A name that this agent does not have at all is no matter of policy: another agent may have it.
+        Err(TargetError::Refused(Refusal::CredentialNotListed { credential: name, .. }))
+            if tools.credentials.kind(&name).is_none() =>
+        {
+            Err(Failure::Load(LoadError::Unknown { name }))
+        }
+        Err(error) => Err(Failure::Target(error)),
+    }
+}
+
 /// Asks policy and loads the credential: the stage `policy`.
 pub(super) async fn prepare(
     spec: &TargetSpec,
@@ -33,12 +57,8 @@ pub(super) async fn prepare(
     subject: &mut Subject,
 ) -> Result<Prepared, Failure> {
     log.begin(Stage::Policy);
-    let mut target = spec.resolve(&tools.policy).map_err(Failure::Target)?;
-    subject.url = target.url.to_string();
-    subject.host = target.url.host().to_owned();
-    subject.set_server(&target.server);
+    let (mut target, name) = admit(spec, asked, tools, subject)?;
     log.fact("server", target.server.name.clone());
-    let name = target.credential_name(asked).map_err(Failure::Target)?;
     if let Some(name) = &name {
         log.fact("credential", name.clone());
     }

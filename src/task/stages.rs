@@ -18,7 +18,8 @@ pub(super) fn failed(log: &StageLog, stage: Stage, planned: &[Stage]) -> Vec<Sta
     }
     let (mut kept, later): (Vec<_>, Vec<_>) =
         log.records().into_iter().partition(|record| record.stage < stage);
-    let mut failure = StageRecord { stage, status: Status::Failed, duration: Duration::ZERO, facts: Facts::new() };
+    let mut failure =
+        StageRecord { stage, status: Status::Failed, duration: Duration::ZERO, facts: Facts::new() };
     for record in later.into_iter().filter(|record| record.status != Status::Skipped) {
         failure.duration += record.duration;
         failure.facts.extend(record.facts);
@@ -33,12 +34,6 @@ pub(super) fn failed(log: &StageLog, stage: Stage, planned: &[Stage]) -> Vec<Sta
 pub(super) fn succeeded(log: &StageLog) -> Vec<StageRecord> {
     log.pass();
     log.records()
-}
-
-/// The stages of something that policy refused.
-pub(super) fn refused() -> Vec<StageRecord> {
-    let stage = Stage::Policy;
-    vec![StageRecord { stage, status: Status::Failed, duration: Duration::ZERO, facts: Facts::new() }]
 }
 
 fn skipped(stage: Stage) -> StageRecord {

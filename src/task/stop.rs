@@ -15,10 +15,7 @@ pub(super) enum Stopped {
 
 /// Waits for `work`, but not longer than `control` allows. What is stopped is dropped, so that only work
 /// without anything to clean up may be given here: git's own functions watch `control` themselves.
-pub(super) async fn until_stopped<T>(
-    control: &Control,
-    work: impl Future<Output = T>,
-) -> Result<T, Stopped> {
+pub(super) async fn until_stopped<T>(control: &Control, work: impl Future<Output = T>) -> Result<T, Stopped> {
     tokio::select! {
         biased;
         () = control.cancel.cancelled() => Err(Stopped::Cancelled),

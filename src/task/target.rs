@@ -88,8 +88,9 @@ impl TargetSpec {
     /// The target as a report shows it where it could not be resolved: scrubbed and shortened.
     pub fn shown(&self) -> String {
         match self {
-            Self::Url(text) => RemoteUrl::parse(text)
-                .map_or_else(|_| remote_url::scrubbed(text), |url| url.to_string()),
+            Self::Url(text) => {
+                RemoteUrl::parse(text).map_or_else(|_| remote_url::scrubbed(text), |url| url.to_string())
+            }
             Self::Server { name, project, repository } => {
                 let parts = [Some(name), project.as_ref(), repository.as_ref()];
                 remote_url::scrubbed(&parts.into_iter().flatten().cloned().collect::<Vec<_>>().join("/"))
@@ -138,9 +139,7 @@ fn path_on(server: &Server, project: Option<&str>, repository: Option<&str>) -> 
 /// Escapes each segment; slashes stay, because a group of GitLab's has subgroups.
 fn escaped(name: &str) -> String {
     let segments = name.split('/').filter(|segment| !segment.is_empty());
-    segments.fold(String::new(), |path, segment| {
-        path + "/" + &utf8_percent_encode(segment, NAME).to_string()
-    })
+    segments.fold(String::new(), |path, segment| path + "/" + &utf8_percent_encode(segment, NAME).to_string())
 }
 
 fn ssh_url(server: &Server, base: &RemoteUrl, path: &str) -> Result<RemoteUrl, UrlError> {

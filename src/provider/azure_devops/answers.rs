@@ -118,7 +118,10 @@ mod tests {
             ProviderError::Denied(Denied::BasicNotOffered { .. })
         ));
         let page = [("content-type", "text/html")];
-        assert!(matches!(judged(203, &page, "<html>", Names::NONE), ProviderError::SignInPage { status: 203 }));
+        assert!(matches!(
+            judged(203, &page, "<html>", Names::NONE),
+            ProviderError::SignInPage { status: 203 }
+        ));
         let redirect = [("location", "https://ado.example/tfs/_signin?reply_to=x")];
         assert!(matches!(judged(302, &redirect, "", Names::NONE), ProviderError::SignInPage { status: 302 }));
     }
@@ -133,7 +136,8 @@ mod tests {
     #[test]
     fn a_404_tells_the_project_from_the_repository() {
         let names = Names { project: Some("Shop"), repository: Some("web"), scope: "vso.code" };
-        let project = "\u{feff}{\"message\":\"TF200016: gone\",\"typeKey\":\"ProjectDoesNotExistWithNameException\"}";
+        let project =
+            "\u{feff}{\"message\":\"TF200016: gone\",\"typeKey\":\"ProjectDoesNotExistWithNameException\"}";
         assert!(matches!(judged(404, &[JSON], project, names), ProviderError::ProjectHidden { .. }));
         let repository = "{\"message\":\"TF401019: gone\",\"typeKey\":\"GitRepositoryNotFoundException\"}";
         assert!(matches!(judged(404, &[JSON], repository, names), ProviderError::RepositoryHidden { .. }));

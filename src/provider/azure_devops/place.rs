@@ -32,7 +32,8 @@ impl Place {
         let keyword = segments.iter().position(|segment| segment.starts_with('_'));
         let (names, rest) = segments.split_at(keyword.unwrap_or(segments.len()));
         let is_git = rest.first().is_some_and(|keyword| keyword.eq_ignore_ascii_case("_git"));
-        let repository = if is_git { rest[1..].iter().copied().find(|segment| !is_variant(segment)) } else { None };
+        let repository =
+            if is_git { rest[1..].iter().copied().find(|segment| !is_variant(segment)) } else { None };
         let declared = base.filter(|base| base.contains(url) && base.path() != url.path());
         let declared = declared.map(|base| base.segments().len());
         let collection = collection_length(url.host(), names, declared, scope, repository.is_some());
@@ -133,7 +134,8 @@ impl Place {
 
     /// A repository of this place as a person names it: `repository`, or `project/repository`.
     pub fn with_named_repository(&self, name: &str) -> Self {
-        let project = self.project().map(|project| percent_decode_str(project).decode_utf8_lossy().into_owned());
+        let project =
+            self.project().map(|project| percent_decode_str(project).decode_utf8_lossy().into_owned());
         match (name.split_once('/'), project) {
             (Some((project, repository)), _) => self.with_repository(project, repository),
             (None, Some(project)) => self.with_repository(&project, name),

@@ -73,7 +73,12 @@ impl Test<'_> {
     }
 
     /// The stage `authorize`, and the repository to read where the target is none itself.
-    async fn azure_place_to_read(&mut self, api: &Api, place: Place, version: &str) -> Result<Place, Failure> {
+    async fn azure_place_to_read(
+        &mut self,
+        api: &Api,
+        place: Place,
+        version: &str,
+    ) -> Result<Place, Failure> {
         self.log.begin(Stage::Authorize);
         let authorized = until_stopped(self.control, azure_devops::authorize(api, &place, version)).await;
         let authorized = authorized.map_err(Failure::Stopped)?;

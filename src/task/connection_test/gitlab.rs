@@ -48,7 +48,7 @@ impl Test<'_> {
         place: &Place,
         credential: Option<&Credential>,
     ) -> Result<(), Failure> {
-        self.planned.retain(|stage| *stage != Stage::Authorize && *stage != Stage::Repository);
+        self.planned.retain(|stage| *stage != Stage::Authorize);
         let named = self.request.test_repository.as_deref().filter(|_| place.scope() != Scope::Repository);
         let place = named.map_or_else(|| place.clone(), |name| place.with_named_repository(name));
         let Some(url) = place.git_url() else {
@@ -63,7 +63,12 @@ impl Test<'_> {
     }
 
     /// Presents the token and learns what it says about itself, and the server's release.
-    async fn gitlab_sign_in(&mut self, api: &Api, place: &Place, is_oauth: bool) -> Result<TokenFacts, Failure> {
+    async fn gitlab_sign_in(
+        &mut self,
+        api: &Api,
+        place: &Place,
+        is_oauth: bool,
+    ) -> Result<TokenFacts, Failure> {
         self.log.begin(Stage::Authenticate);
         let token = until_stopped(self.control, gitlab::authenticate(api, place, is_oauth)).await;
         let token = token.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;

@@ -41,9 +41,9 @@ impl Test<'_> {
             (Stage::Connect, true),
             (Stage::Tls, scheme == Scheme::Https),
             (Stage::Identify, has_api),
-            (Stage::Authenticate, has_credential),
+            (Stage::Authenticate, true),
             (Stage::Authorize, has_api && has_credential),
-            (Stage::Repository, has_api && has_credential),
+            (Stage::Repository, true),
             (Stage::References, true),
         ];
         self.planned = applies.into_iter().filter_map(|(stage, applies)| applies.then_some(stage)).collect();
@@ -104,7 +104,8 @@ impl Test<'_> {
         Ok(identified)
     }
 
-    /// The test where git is all that can be asked: no API, or none for this credential.
+    /// The test where git is all that can be asked: no API, or none for this credential. The first answer to
+    /// git is then the answer to the credential, and git records the stages for it.
     pub(super) async fn git_alone(
         &mut self,
         client: &HttpClient,
@@ -112,11 +113,6 @@ impl Test<'_> {
         provider: Provider,
         credential: Option<&Credential>,
     ) -> Result<(), Failure> {
-        if credential.is_some() {
-            // The first answer to git is the answer to the credential; a refusal there fails this stage.
-            self.log.begin(Stage::Authenticate);
-            self.log.fact("by", "git");
-        }
         let remote = https_remote(url, client.clone(), Some(provider), credential);
         self.read_references(&remote, "").await
     }

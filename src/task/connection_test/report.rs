@@ -8,7 +8,7 @@ use super::Request;
 use crate::credential::CredentialKind;
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord};
-use crate::task::{TargetSpec, stages};
+use crate::task::TargetSpec;
 
 /// The outcome of a connection test. What is not known is `None`.
 #[derive(Debug, Clone)]
@@ -123,11 +123,12 @@ impl Report {
         }
     }
 
-    /// The report of a test that policy refused.
-    pub fn refused(request: &Request, diagnosis: Diagnosis) -> Self {
+    /// The report of a test that ended before it could report.
+    pub(in crate::task) fn failed(request: &Request, diagnosis: Diagnosis, stages: Vec<StageRecord>) -> Self {
         let mut report = Self::new(&request.target, OffsetDateTime::now_utc());
         report.target.provider = request.provider;
-        report.stages = stages::refused();
+        report.target.scope = request.scope;
+        report.stages = stages;
         report.diagnosis = Some(diagnosis);
         report
     }

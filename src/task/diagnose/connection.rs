@@ -32,7 +32,8 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
         }
         DialError::ProxyAuthRequired { schemes, credentials_sent, .. } => {
             let sent = if *credentials_sent { ", and did not accept what was sent" } else { "" };
-            let offers = if schemes.is_empty() { String::new() } else { format!(" ({})", schemes.join(", ")) };
+            let offers =
+                if schemes.is_empty() { String::new() } else { format!(" ({})", schemes.join(", ")) };
             (Code::ProxyAuthRequired, format!("{seen}{offers}{sent}"), vec![])
         }
         DialError::ProxyRefused { .. } => (Code::ProxyRefused, seen, vec![]),
@@ -69,11 +70,16 @@ fn tls(error: &DialError, subject: &Subject) -> Finding {
             if let Some(product) = inspection {
                 return (Code::TlsIntercepted, format!("{seen}; the issuer is one of {product}"), vec![]);
             }
-            let what = if *self_signed { "the certificate itself".to_owned() } else { format!("the certificate of {issuer}") };
+            let what = if *self_signed {
+                "the certificate itself".to_owned()
+            } else {
+                format!("the certificate of {issuer}")
+            };
             (Code::TlsUntrustedIssuer, seen, vec![trust(&what, subject)])
         }
         DialError::IncompleteChain { issuer, issuer_url, fingerprint, .. } => {
-            let remedy = format!("Install the certificate of {issuer} on the server; it can be had at {issuer_url}.");
+            let remedy =
+                format!("Install the certificate of {issuer} on the server; it can be had at {issuer_url}.");
             (Code::TlsIncompleteChain, format!("{seen}; fingerprint {fingerprint}"), vec![remedy])
         }
         DialError::Expired { .. } => (Code::TlsExpired, seen, vec![]),
@@ -91,7 +97,9 @@ fn tls(error: &DialError, subject: &Subject) -> Finding {
             let alert = alert.map(|alert| format!("; the server sent the alert {alert}")).unwrap_or_default();
             (Code::TlsLegacyOnly, format!("{seen}{alert}"), vec![])
         }
-        DialError::CaFile { path, problem } => (Code::TlsUntrustedIssuer, seen, vec![ca_file(path, *problem)]),
+        DialError::CaFile { path, problem } => {
+            (Code::TlsUntrustedIssuer, seen, vec![ca_file(path, *problem)])
+        }
         // The caller sends only the variants above here.
         other => (Code::Internal, other.to_string(), vec![]),
     }
@@ -146,7 +154,8 @@ pub(super) fn ssh(error: &ssh::Error, subject: &Subject) -> Finding {
         ssh::Error::TimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
         ssh::Error::Disconnected { .. } => (Code::ConnectionReset, seen, vec![]),
         ssh::Error::KnownHostsUnreadable { path, .. } => {
-            let remedy = format!("Let the agent's user read {}, or correct known_hosts_file.", path.display());
+            let remedy =
+                format!("Let the agent's user read {}, or correct known_hosts_file.", path.display());
             (Code::HostKeyUnknown, seen, vec![remedy])
         }
         ssh::Error::HostKeyUnknown { .. } | ssh::Error::HostKeyChanged { .. } => host_key(error, subject),
@@ -184,7 +193,9 @@ fn host_key(error: &ssh::Error, subject: &Subject) -> Finding {
             let seen = format!("{seen}; the server shows {} {}", offered.key_type, offered.fingerprint);
             (Code::HostKeyUnknown, seen, vec![remedy])
         }
-        ssh::Error::HostKeyChanged { offered, file, line, known_type, known_fingerprint, revoked, .. } => {
+        ssh::Error::HostKeyChanged {
+            offered, file, line, known_type, known_fingerprint, revoked, ..
+        } => {
             let known = if *revoked { "revokes it" } else { "has" };
             let seen = format!(
                 "{seen}: the server shows {} {}, and {}:{line} {known} {known_type} {known_fingerprint}",
@@ -202,7 +213,9 @@ fn host_key(error: &ssh::Error, subject: &Subject) -> Finding {
 fn published_keys(subject: &Subject) -> String {
     match subject.provider {
         Some(Provider::Gitlab) => format!("https://{}/help/instance_configuration", subject.host),
-        Some(Provider::AzureDevops | Provider::Git) | None => "what the server's operator publishes".to_owned(),
+        Some(Provider::AzureDevops | Provider::Git) | None => {
+            "what the server's operator publishes".to_owned()
+        }
     }
 }
 

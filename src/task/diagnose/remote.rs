@@ -82,13 +82,16 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::Redirected { location, same_origin: true, .. } => {
             (Code::RepositoryMoved, format!("it redirects to {location}"), vec![format!("Use {location}.")])
         }
-        git::Error::Redirected { status, location, same_origin: false } => redirected(*status, Some(location)),
+        git::Error::Redirected { status, location, same_origin: false } => {
+            redirected(*status, Some(location))
+        }
         git::Error::ServerError { status, .. } => server_error(*status),
         git::Error::UnexpectedAnswer { status, content_type, first_bytes } => {
             unexpected("git's list of references", *status, content_type.as_deref(), first_bytes)
         }
         git::Error::RepositoryUnavailable { message, .. } => {
-            let seen = if message.is_empty() { subject.url.clone() } else { format!("the server says `{message}`") };
+            let seen =
+                if message.is_empty() { subject.url.clone() } else { format!("the server says `{message}`") };
             (Code::RepositoryNotFoundOrDenied, seen, vec![])
         }
         git::Error::Protocol { first_bytes } => {
@@ -116,13 +119,13 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::ReferenceNotFound { near, .. } if near.is_empty() => {
             (Code::ReferenceNotFound, seen, vec![])
         }
-        git::Error::ReferenceNotFound { near, .. } => {
-            (Code::ReferenceNotFound, seen, vec![format!("Perhaps one of these is meant: {}.", near.join(", "))])
-        }
+        git::Error::ReferenceNotFound { near, .. } => (
+            Code::ReferenceNotFound,
+            seen,
+            vec![format!("Perhaps one of these is meant: {}.", near.join(", "))],
+        ),
         git::Error::Empty => (Code::RepositoryEmpty, String::new(), vec![]),
-        git::Error::TargetNotEmpty { path } => {
-            (Code::TargetNotEmpty, path.display().to_string(), vec![])
-        }
+        git::Error::TargetNotEmpty { path } => (Code::TargetNotEmpty, path.display().to_string(), vec![]),
         git::Error::Target { path, .. } => {
             (Code::DeliveryFailed, seen, vec![format!("Let the agent's user write to {}.", path.display())])
         }
@@ -160,7 +163,9 @@ fn refused(denied: &Denied, subject: &Subject) -> Finding {
         Some(CredentialKind::Pat) => match denied {
             Denied::Expired => (Code::PatExpired, seen, vec![]),
             Denied::Revoked => (Code::PatRejected, "it was revoked".into(), vec![]),
-            Denied::Rejected | Denied::BasicNotOffered { .. } => (Code::PatRejected, seen, pat_remedies(subject)),
+            Denied::Rejected | Denied::BasicNotOffered { .. } => {
+                (Code::PatRejected, seen, pat_remedies(subject))
+            }
         },
     }
 }
@@ -224,7 +229,11 @@ fn rate_limited(retry_after: Option<Duration>) -> Finding {
     match retry_after {
         Some(wait) => {
             let seconds = wait.as_secs();
-            (Code::RateLimited, format!("it asks to wait {seconds} s"), vec![format!("Try again in {seconds} s.")])
+            (
+                Code::RateLimited,
+                format!("it asks to wait {seconds} s"),
+                vec![format!("Try again in {seconds} s.")],
+            )
         }
         None => (Code::RateLimited, String::new(), vec![]),
     }

@@ -40,19 +40,21 @@ fn refused(refusal: &Refusal) -> Finding {
     match refusal {
         Refusal::PlainHttp => (Code::SchemeNotAllowed, seen, vec![]),
         Refusal::UnknownServer(name) => {
-            let remedy = format!("Declare [servers.{name}] in the agent's configuration, or correct the name.");
+            let remedy =
+                format!("Declare [servers.{name}] in the agent's configuration, or correct the name.");
             (Code::ServerNotDeclared, seen, vec![remedy])
         }
         Refusal::NotDeclared(NotDeclared::Host(_)) => (Code::ServerNotDeclared, seen, vec![]),
-        Refusal::NotDeclared(
-            NotDeclared::Endpoint { server, .. } | NotDeclared::Path { server, .. },
-        ) => {
-            let remedy =
-                format!("Compare the URL with url and ssh of [servers.{server}] in the agent's configuration.");
+        Refusal::NotDeclared(NotDeclared::Endpoint { server, .. } | NotDeclared::Path { server, .. }) => {
+            let remedy = format!(
+                "Compare the URL with url and ssh of [servers.{server}] in the agent's configuration."
+            );
             (Code::ServerNotDeclared, seen, vec![remedy])
         }
         Refusal::CredentialNotListed { server, credential } => {
-            let remedy = format!("Add \"{credential}\" to credentials of [servers.{server}], if it may be used there.");
+            let remedy = format!(
+                "Add \"{credential}\" to credentials of [servers.{server}], if it may be used there."
+            );
             (Code::TaskNotAllowed, seen, vec![remedy])
         }
     }
@@ -73,14 +75,17 @@ pub(super) fn load(error: &LoadError, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
         LoadError::Unknown { name } => {
-            let remedy = format!("Declare [credentials.{name}] in the agent's configuration, or correct the name.");
+            let remedy =
+                format!("Declare [credentials.{name}] in the agent's configuration, or correct the name.");
             (Code::CredentialMissing, seen, vec![remedy])
         }
         LoadError::Missing { source_name } => {
             (missing, seen, vec![format!("Put the secret where the agent looks for it: {source_name}.")])
         }
         LoadError::OutsideOfUnit { name } => {
-            let remedy = format!("Run this inside the unit that has LoadCredential={name}, or give the secret as a file.");
+            let remedy = format!(
+                "Run this inside the unit that has LoadCredential={name}, or give the secret as a file."
+            );
             (Code::CredentialMissing, seen, vec![remedy])
         }
         LoadError::Empty { source_name } => {
@@ -96,9 +101,11 @@ pub(super) fn load(error: &LoadError, subject: &Subject) -> Finding {
             );
             (unreadable, seen, vec![remedy])
         }
-        LoadError::TooLarge { source_name } | LoadError::NotText { source_name } => {
-            (unreadable, seen, vec![format!("Check that {source_name} is the secret itself and nothing else.")])
-        }
+        LoadError::TooLarge { source_name } | LoadError::NotText { source_name } => (
+            unreadable,
+            seen,
+            vec![format!("Check that {source_name} is the secret itself and nothing else.")],
+        ),
     }
 }
 
