@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -41,7 +41,7 @@ const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// An HTTP client that is bound to one origin and cannot be made to leave it: it follows no redirect, has
-/// no cookies, decompresses nothing and sends nothing twice. Clones share their connections.
+/// no cookies, decompresses nothing and sends nothing twice that a server may have processed. Clones share their connections.
 #[derive(Clone)]
 pub struct HttpClient(Arc<Bound>);
 
@@ -51,7 +51,10 @@ struct Bound {
     proxy: Option<HttpProxy>,
     origin: String,
     base: Url,
+    verifier: Option<Arc<Verifier>>,
     client: reqwest::Client,
+    /// In use once the server has demanded HTTP/1.1.
+    http1_client: OnceLock<reqwest::Client>,
 }
 
 /// The clients that were made, by where they go.
@@ -127,10 +130,7 @@ impl HttpClient {
         if url.origin() != self.0.base.origin() || !url.username().is_empty() || url.password().is_some() {
             return Err(HttpError::BadRequest);
         }
-        let response = match self.0.client.execute(request).await {
-            Ok(response) => response,
-            Err(error) => return Err(failure::explain(&self.0, &error).await),
-        };
+        let response = self.0.execute(request).await?;
         match &self.0.proxy {
             // Without TLS there is no tunnel: the proxy itself answers with this.
             Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
@@ -151,39 +151,90 @@ impl HttpClient {
             names::admit(&destination.host, &[address], destination.rule)?;
         }
         let base = base_url(destination)?;
-        let mut builder = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .no_proxy()
-            .https_only(destination.tls)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(POOL_MAX_IDLE)
-            .tcp_nodelay(true)
-            .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-            .dns_resolver(Arc::new(Guarded::new(parts, destination, proxy.as_ref())));
-        if destination.alpn != Alpn::Http2OrHttp1 {
-            builder = builder.http1_only();
-        }
-        if let Some(proxy) = &proxy {
-            builder = builder.proxy(library_proxy(proxy)?);
-        }
-        // Without TLS the configuration is never used, and the library insists on one.
-        let verifier = verifier.unwrap_or_default();
-        builder = builder.tls_backend_preconfigured(tls::for_client(verifier, destination.alpn)?);
-        let client = builder.build().map_err(|_| DialError::ClientSetup)?;
         let origin = base.origin().ascii_serialization();
-        let (parts, destination) = (Arc::clone(parts), destination.clone());
-        Ok(Self(Arc::new(Bound { parts, destination, proxy, origin, base, client })))
+        let client = library_client(parts, destination, proxy.as_ref(), verifier.as_ref(), destination.alpn)?;
+        let (parts, destination, http1_client) = (Arc::clone(parts), destination.clone(), OnceLock::new());
+        let bound = Bound { parts, destination, proxy, origin, base, verifier, client, http1_client };
+        Ok(Self(Arc::new(bound)))
     }
+}
+
+impl Bound {
+    /// Sends a request, by HTTP/1.1 once the server has demanded that. IIS demands it where Windows
+    /// authentication is on. A request that it refused in that way has not been processed (RFC 9113,
+    /// section 7), so that it can be sent again.
+    async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, HttpError> {
+        if let Some(client) = self.http1_client.get() {
+            return self.execute_with(client, request).await;
+        }
+        let again = request.try_clone();
+        match self.client.execute(request).await {
+            Ok(response) => Ok(response),
+            Err(error) if failure::is_http1_demanded(&error) => {
+                let client = self.http1_client()?;
+                match again {
+                    Some(request) => self.execute_with(client, request).await,
+                    None => Err(failure::explain(self, &error).await),
+                }
+            }
+            Err(error) => Err(failure::explain(self, &error).await),
+        }
+    }
+
+    async fn execute_with(
+        &self,
+        client: &reqwest::Client,
+        request: reqwest::Request,
+    ) -> Result<reqwest::Response, HttpError> {
+        match client.execute(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(failure::explain(self, &error).await),
+        }
+    }
+
+    fn http1_client(&self) -> Result<&reqwest::Client, DialError> {
+        let (proxy, verifier) = (self.proxy.as_ref(), self.verifier.as_ref());
+        let client = library_client(&self.parts, &self.destination, proxy, verifier, Alpn::Http1)?;
+        Ok(self.http1_client.get_or_init(|| client))
+    }
+}
+
+fn library_client(
+    parts: &Arc<Parts>,
+    destination: &Destination,
+    proxy: Option<&HttpProxy>,
+    verifier: Option<&Arc<Verifier>>,
+    alpn: Alpn,
+) -> Result<reqwest::Client, DialError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .no_proxy()
+        .https_only(destination.tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(POOL_MAX_IDLE)
+        .tcp_nodelay(true)
+        .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .dns_resolver(Arc::new(Guarded::new(parts, destination, proxy)));
+    if alpn != Alpn::Http2OrHttp1 {
+        builder = builder.http1_only();
+    }
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(library_proxy(proxy)?);
+    }
+    // Without TLS the configuration is never used, and the library insists on one.
+    let verifier = verifier.cloned().unwrap_or_default();
+    builder = builder.tls_backend_preconfigured(tls::for_client(verifier, alpn)?);
+    builder.build().map_err(|_| DialError::ClientSetup)
 }
 
 impl fmt::Debug for HttpClient {

@@ -18,7 +18,13 @@ struct Causes {
     dial: Option<DialError>,
     tls: Option<rustls::Error>,
     socket: Option<io::ErrorKind>,
+    http2_reason: Option<h2::Reason>,
     is_out_of_form: bool,
+}
+
+/// Whether the server refuses to answer by HTTP/2.
+pub(super) fn is_http1_demanded(error: &reqwest::Error) -> bool {
+    Causes::of(error).http2_reason == Some(h2::Reason::HTTP_1_1_REQUIRED)
 }
 
 impl Causes {
@@ -43,6 +49,9 @@ impl Causes {
             self.tls = Some(error.clone());
         } else if let Some(error) = error.downcast_ref::<io::Error>() {
             self.socket = Some(error.kind());
+        } else if let Some(error) = error.downcast_ref::<h2::Error>() {
+            self.http2_reason = error.reason();
+            self.socket = error.get_io().map(io::Error::kind).or(self.socket);
         } else if let Some(error) = error.downcast_ref::<hyper::Error>() {
             self.is_out_of_form |= error.is_parse();
         }
@@ -100,6 +109,10 @@ fn while_running(error: &reqwest::Error, causes: Causes) -> HttpError {
         _ if error.is_builder() => HttpError::BadRequest,
         Causes { is_out_of_form: true, .. } => HttpError::Protocol,
         Causes { socket: Some(kind), .. } => HttpError::Interrupted { kind },
+        // The server ended the stream of its own will.
+        Causes { http2_reason: Some(_), .. } => {
+            HttpError::Interrupted { kind: io::ErrorKind::ConnectionReset }
+        }
         // What remains is a connection that ended before the answer did.
         _ => HttpError::Interrupted { kind: io::ErrorKind::UnexpectedEof },
     }

@@ -3,11 +3,14 @@ use std::sync::Arc;
 
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, LOCATION};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::http::Response;
 
-use super::rig::{HOST, Server, door, ok, plain, read_head};
+use super::rig::{Authority, HOST, Server, door, ok, plain, read_head, secure, server_params};
 use crate::dial::{Alpn, HttpClient, HttpError, READ_TIMEOUT, read_limited, tls};
+use crate::report::StageLog;
 
 async fn client_of(server: &Server) -> HttpClient {
     door().client(&plain(server.port())).await.unwrap()
@@ -131,4 +134,73 @@ async fn silence_is_bounded() {
     };
     let (outcome, ()) = tokio::join!(sending, waiting);
     assert_eq!(outcome.unwrap_err(), HttpError::TimedOut { after: READ_TIMEOUT });
+}
+
+/// Serves HTTP/2 where the client offers it, on which `refuse` decides, and HTTP/1.1 otherwise.
+async fn http2_server(authority: &Authority, refuse: Option<h2::Reason>) -> Server {
+    let mut config = authority.issue(server_params(&[HOST])).config();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Server::run(move |tcp, heads| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+            if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                serve_http2(tls, refuse).await;
+                return;
+            }
+            while let Some(head) = read_head(&mut tls).await {
+                heads.lock().unwrap().push(head);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none";
+                tls.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await
+}
+
+async fn serve_http2(tls: impl AsyncRead + AsyncWrite + Unpin, refuse: Option<h2::Reason>) {
+    let Ok(mut connection) = h2::server::handshake(tls).await else { return };
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        if let Some(reason) = refuse {
+            respond.send_reset(reason);
+            continue;
+        }
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data("two".into(), true).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_the_server_offers_it() {
+    let authority = Authority::new("Corp Root");
+    let server = http2_server(&authority, None).await;
+    let (door, destination) = (door(), secure(server.port(), &authority));
+    let stream = door.connect(&destination, &StageLog::default()).await.unwrap();
+    assert_eq!(stream.facts().tls.as_ref().unwrap().alpn.as_deref(), Some("h2"));
+    let client = door.client(&destination).await.unwrap();
+    for _ in 0..2 {
+        let response = client.send(client.request(Method::GET, "/")).await.unwrap();
+        assert_eq!(response.version(), reqwest::Version::HTTP_2);
+        assert_eq!(read_limited(response, 100).await.unwrap(), b"two");
+    }
+    // One for the stream, one for both requests.
+    assert_eq!(server.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_demands_http1_gets_it() {
+    let authority = Authority::new("Corp Root");
+    let server = http2_server(&authority, Some(h2::Reason::HTTP_1_1_REQUIRED)).await;
+    let client = door().client(&secure(server.port(), &authority)).await.unwrap();
+    for _ in 0..2 {
+        let response = client.send(client.request(Method::GET, "/x")).await.unwrap();
+        assert_eq!(response.version(), reqwest::Version::HTTP_11);
+        assert_eq!(read_limited(response, 100).await.unwrap(), b"one");
+    }
+    assert_eq!((server.heads().len(), server.connections()), (2, 2));
+    let refusing = http2_server(&authority, Some(h2::Reason::REFUSED_STREAM)).await;
+    let client = door().client(&secure(refusing.port(), &authority)).await.unwrap();
+    let error = client.send(client.request(Method::GET, "/")).await.unwrap_err();
+    assert_eq!(error, HttpError::Interrupted { kind: io::ErrorKind::ConnectionReset });
 }
