@@ -4,6 +4,7 @@
 mod bad_input;
 mod cli;
 mod daemon;
+mod git_transport;
 mod hostile_control_plane;
 mod secrets;
 mod support;

@@ -256,7 +256,7 @@ impl Answer {
 
     /// Waits for the next piece; false at the end of the answer.
     fn more(&mut self) -> Result<bool, Error> {
-        let chunk = self.wire.wait(self.response.chunk())?.map_err(|error| Error::Http(broken(&error)))?;
+        let chunk = self.wire.wait(self.response.chunk())?.map_err(|error| Error::Http(error.into()))?;
         if self.consumed == self.pending.len() {
             self.pending.clear();
             self.consumed = 0;
@@ -292,21 +292,6 @@ impl Write for Answer {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// How the connection broke in the middle of an answer, by the error that lies at the bottom.
-fn broken(error: &reqwest::Error) -> HttpError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(current) = cause {
-        if let Some(error) = current.downcast_ref::<io::Error>() {
-            return HttpError::Interrupted { kind: error.kind() };
-        }
-        cause = current.source();
-    }
-    if error.is_timeout() {
-        return HttpError::Interrupted { kind: io::ErrorKind::TimedOut };
-    }
-    HttpError::Protocol
 }
 
 /// One request and its answer.

@@ -164,11 +164,11 @@ fn is_unsafe_name(name: &[u8], is_symlink: bool) -> bool {
     }
     let text: String = String::from_utf8_lossy(name).chars().filter(|c| !is_ignored_by_hfs(*c)).collect();
     // NTFS takes a backslash for a slash, and what follows a colon for a stream of the file before it.
-    text.to_lowercase().split('\\').any(|part| {
-        let part = part.split(':').next().unwrap_or_default().trim_end_matches([' ', '.']);
+    text.to_lowercase().split('\\').any(|whole| {
+        let part = whole.split(':').next().unwrap_or_default().trim_end_matches([' ', '.']);
         let is_git = matches!(part, ".git" | "git~1");
         let is_modules = part == ".gitmodules" || (part.starts_with("gitmod~") && part.len() == 8);
-        is_git || part == ".." || (is_symlink && is_modules)
+        is_git || whole == ".." || (is_symlink && is_modules)
     })
 }
 
