@@ -8,6 +8,7 @@ use config::{Config as Sources, ConfigError as SourceError, Environment, File, F
 
 use super::ConfigError;
 use super::raw::{KEYS, LATER_KEYS, Raw};
+use super::validate::SECRET_FORM;
 
 /// The largest configuration file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -15,6 +16,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The prefix of variables that override keys, and what stands between the parts of a key.
 const PREFIX: &str = "SORTIE";
 const SEPARATOR: &str = "__";
+
+/// Keys whose value is a table that says where a secret comes from.
+const SECRET_TABLES: [&str; 4] = [".secret", ".passphrase", ".enrollment_token", ".proxy_auth"];
 
 /// Reads the files, later ones over earlier ones, and the variables over all of them.
 pub(super) fn load(files: &[PathBuf], variables: &HashMap<String, String>) -> Result<Raw, ConfigError> {
@@ -120,12 +124,21 @@ fn wrong_type(origin: &str, error: SourceError) -> ConfigError {
             ConfigError::Value { origin, key: key.unwrap_or_default(), expected: expected.to_owned() }
         }
         SourceError::At { error, key, .. } => match wrong_type(&origin, *error) {
-            ConfigError::Value { key: inner, expected, .. } => {
-                let key = if inner.is_empty() { key.unwrap_or_default() } else { inner };
+            ConfigError::Value { key: inner, expected, .. } if !inner.is_empty() => {
+                ConfigError::Value { origin, key: inner, expected }
+            }
+            ConfigError::Value { expected, .. } => {
+                let key = key.unwrap_or_default();
+                let is_secret = SECRET_TABLES.iter().any(|table| key.ends_with(table));
+                let expected = if is_secret { SECRET_FORM.to_owned() } else { expected };
                 ConfigError::Value { origin, key, expected }
             }
             other => other,
         },
+        // Serde's own message repeats the value.
+        SourceError::Message(_) => {
+            ConfigError::Value { origin, key: String::new(), expected: "a value of another type".to_owned() }
+        }
         other => ConfigError::Syntax { origin, problem: other.to_string() },
     }
 }

@@ -65,7 +65,7 @@ fn the_environment_changes_what_files_declare() {
 
 #[test]
 fn the_environment_never_adds_a_server_or_a_credential() {
-    for variable in ["SORTIE__SERVERS__ADO2__URL", "SORTIE__CREDENTIALS__OTHER__KIND", "sortie__servers__x__url"] {
+    for variable in ["SORTIE__SERVERS__ADO2__URL", "SORTIE__CREDENTIALS__OTHER__KIND", "SORTIE__servers__x__url"] {
         let error = load_with(GOOD, &[(variable, "https://evil.example")]).unwrap_err();
         assert!(matches!(error, ConfigError::EnvironmentAdds { .. }), "{variable}: {error}");
     }

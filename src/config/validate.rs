@@ -167,7 +167,8 @@ fn credential(name: &str, raw: RawCredential, strict_modes: bool) -> Result<Cred
     })
 }
 
-const SECRET_FORM: &str = "exactly one of { file = … }, { env = … } and { systemd = … }";
+/// What every secret's table looks like.
+pub(super) const SECRET_FORM: &str = "exactly one of { file = … }, { env = … } and { systemd = … }";
 
 fn secret_source(key: &str, raw: &RawSecret) -> Result<SecretSource, ConfigError> {
     match (&raw.file, &raw.env, &raw.systemd) {
