@@ -199,6 +199,7 @@ impl Bound {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is where the clients that are bound to a server are made")]
 fn library_client(
     parts: &Arc<Parts>,
     destination: &Destination,
