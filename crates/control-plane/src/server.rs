@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,52 +98,72 @@ pub struct Running {
     _lock: ServeLock,
 }
 
-/// Begins to serve. Everything is checked before the socket opens.
+/// Settings that have been checked: nothing is open yet.
+pub struct Prepared {
+    settings: Settings,
+    acceptor: Option<TlsAcceptor>,
+    addresses: Vec<SocketAddr>,
+    public_urls: Vec<String>,
+}
+
+/// Checks the settings before anything opens.
 ///
 /// # Errors
-/// What is wrong with the settings, the certificate, the address or the database.
-pub async fn start(settings: Settings, store: Store) -> Result<Running, ServeError> {
+/// What is wrong with the address, the certificate or a public URL.
+pub async fn prepare(settings: Settings) -> Result<Prepared, ServeError> {
     let acceptor = settings.tls.as_ref().map(tls::acceptor).transpose()?;
     let public_urls = settings.public_urls.iter().map(|url| public_url(url)).collect::<Result<_, _>>()?;
     let allowed_anywhere = acceptor.is_some() || settings.behind_proxy;
     let addresses = addresses(&settings.listen, allowed_anywhere).await?;
-    let lock = store.claim()?;
-    let listener = bind(&settings.listen, &addresses)?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| ServeError::Bind { address: settings.listen.clone(), source })?;
-    let Settings { times, limits, behind_proxy, .. } = settings;
-    let engine_stop = CancellationToken::new();
-    let (handle, engine) = engine::start(store.clone(), times.clone(), limits.clone(), engine_stop.clone());
-    let stop = CancellationToken::new();
-    let is_secure = acceptor.is_some() || behind_proxy;
-    let app = Arc::new(App {
-        store,
-        engine: handle,
-        public_urls,
-        scheme: if is_secure { "https" } else { "http" },
-        challenges: Challenges::new(times.challenge, limits.challenges),
-        handshakes: Arc::new(Semaphore::new(limits.handshakes)),
-        sessions: TaskTracker::new(),
-        stop: stop.clone(),
-        times,
-        limits,
-    });
-    let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
-    let accepting = Acceptor {
-        listener,
-        tls: acceptor,
-        router: router(Arc::clone(&app)),
-        header_timeout: app.times.request_head,
-        places: Arc::new(Semaphore::new(app.limits.connections)),
-        behind_proxy,
-        connections: connections.clone(),
-        stop,
-        abort: abort.clone(),
-    };
-    let accepting = tokio::spawn(accepting.run());
-    tracing::info!(listen.address = %address, listen.scheme = app.scheme, "listening");
-    Ok(Running { address, app, engine, accepting, connections, abort, engine_stop, _lock: lock })
+    Ok(Prepared { settings, acceptor, addresses, public_urls })
+}
+
+impl Prepared {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// What is wrong with the address, or that another process serves the database.
+    pub fn start(self, store: Store) -> Result<Running, ServeError> {
+        let Self { settings, acceptor, addresses, public_urls } = self;
+        let lock = store.claim()?;
+        let listener = bind(&settings.listen, &addresses)?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| ServeError::Bind { address: settings.listen.clone(), source })?;
+        let Settings { times, limits, behind_proxy, .. } = settings;
+        let engine_stop = CancellationToken::new();
+        let (handle, engine) =
+            engine::start(store.clone(), times.clone(), limits.clone(), engine_stop.clone());
+        let stop = CancellationToken::new();
+        let is_secure = acceptor.is_some() || behind_proxy;
+        let app = Arc::new(App {
+            store,
+            engine: handle,
+            public_urls,
+            scheme: if is_secure { "https" } else { "http" },
+            challenges: Challenges::new(times.challenge, limits.challenges),
+            handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+            sessions: TaskTracker::new(),
+            stop: stop.clone(),
+            times,
+            limits,
+        });
+        let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
+        let accepting = Acceptor {
+            listener,
+            tls: acceptor,
+            router: router(Arc::clone(&app)),
+            header_timeout: app.times.request_head,
+            places: Arc::new(Semaphore::new(app.limits.connections)),
+            behind_proxy,
+            connections: connections.clone(),
+            stop,
+            abort: abort.clone(),
+        };
+        let accepting = tokio::spawn(accepting.run());
+        tracing::info!(listen.address = %address, listen.scheme = app.scheme, "listening");
+        Ok(Running { address, app, engine, accepting, connections, abort, engine_stop, _lock: lock })
+    }
 }
 
 impl Running {

@@ -117,8 +117,17 @@ pub fn parse_strictly<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<
     let parsed = serde_ignored::deserialize(tracked, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     });
-    let value: T =
-        parsed.map_err(|error| not_readable(&serde_path_to_error::Error::new(track.path(), error)))?;
+    let value: T = match parsed {
+        Ok(value) => value,
+        // A misspelled field is the better explanation for one that is missing.
+        Err(error) => {
+            let error = serde_path_to_error::Error::new(track.path(), error);
+            return Err(match unknown {
+                Some(path) if error.inner().is_data() => unknown_field::<T>(&path),
+                _ => not_readable(&error),
+            });
+        }
+    };
     json.end().map_err(|error| {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "The body is not one JSON document")
             .detail(error.to_string())
@@ -192,6 +201,7 @@ mod tests {
         assert!(complaint(&task(r#","selctor":{}"#)).contains("did you mean `selector`?"));
         assert!(complaint(&task(r#","selector":{"al":[]}"#)).contains("`selector.al` is not a field"));
         assert!(complaint(&task(r#","run_seconds":"soon""#)).contains("`run_seconds`"));
+        assert!(complaint(r#"{"knd":"clone"}"#).contains("did you mean `kind`?"));
         assert!(complaint(r#"{"kind":"fly"}"#).contains("`kind`"));
         assert!(complaint("{").contains("invalid_json"));
         assert!(complaint(&(task("") + "{}")).contains("invalid_json"));

@@ -52,7 +52,6 @@ impl Serve {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
         let tls = self.tls_cert.zip(self.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
-        let store = self.database.open().await?;
         let settings = Settings {
             listen: self.listen,
             tls,
@@ -61,7 +60,9 @@ impl Serve {
             times: Times::default(),
             limits: Limits::default(),
         };
-        let running = server::start(settings, store).await.map_err(Failure::configuration)?;
+        let prepared = server::prepare(settings).await.map_err(Failure::configuration)?;
+        let store = self.database.open().await?;
+        let running = prepared.start(store).map_err(Failure::configuration)?;
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tokio::select! {

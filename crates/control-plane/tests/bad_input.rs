@@ -1,0 +1,102 @@
+//! Clients that send too much, too slowly, or nonsense.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use sortie_control::settings::{Limits, Times};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{PATIENCE, Rig};
+
+/// Sends bytes and reads what comes until the server closes the connection.
+async fn raw(rig: &Rig, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(rig.url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset counts as an end.
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it stays open");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_is_limited_typed_and_understood() {
+    let rig = Rig::with(Times::default(), Limits { body_bytes: 1024, ..Limits::default() }).await;
+    let url = format!("{}/api/v1/tasks", rig.url);
+    let cases = [
+        ("application/json", "x".repeat(2048), 413, "body_too_large"),
+        ("text/plain", "{}".to_owned(), 415, "json_required"),
+        ("application/json", "{".to_owned(), 400, "invalid_json"),
+        ("application/json", "\u{0}".to_owned(), 400, "invalid_json"),
+        ("application/json; charset=utf-8", r#"{"kind":"fly"}"#.to_owned(), 400, "invalid_field"),
+        ("application/json", format!("{}1{}", "[".repeat(500), "]".repeat(500)), 400, "invalid_json"),
+    ];
+    for (media, body, status, code) in cases {
+        let request = rig.client.post(&url).header("authorization", format!("Bearer {}", rig.admin));
+        let response = request.header("content-type", media).body(body).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{code}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let problem: serde_json::Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+        assert_eq!(problem["code"], code);
+    }
+}
+
+#[tokio::test]
+async fn fields_out_of_form_are_named() {
+    let rig = Rig::start().await;
+    let cases = [
+        (json!({"run_seconds": 0}), 422, "`run_seconds`"),
+        (json!({"queue_seconds": -1}), 400, "`queue_seconds`"),
+        (json!({"selector": {"all": ["a b"]}}), 422, "`selector`"),
+        (json!({"selector": {"al": []}}), 400, "did you mean `all`?"),
+        (json!({"credentials": "x"}), 400, "did you mean `credential`?"),
+        (json!({"provider": "github"}), 400, "`provider`"),
+        (json!({"depth": 1}), 422, "`depth`"),
+    ];
+    for (fields, status, word) in cases {
+        let mut task = json!({"kind": "connection-test", "url": "https://a"});
+        task.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let answer = rig.post("/api/v1/tasks", task).await;
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert_eq!(answer.status, status, "{detail}");
+        assert!(detail.contains(word), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so() {
+    let rig = Rig::with(Times::default(), Limits { live_tasks: 1, ..Limits::default() }).await;
+    rig.task(json!({})).await;
+    let task = json!({"kind": "connection-test", "url": "https://a"});
+    let full = rig.call(Method::POST, "/api/v1/tasks", Some(task)).await;
+    assert_eq!((full.status, &full.body["code"]), (503, &json!("queue_full")));
+}
+
+#[tokio::test]
+async fn slow_heads_and_slow_bodies_end() {
+    let short = Duration::from_millis(100);
+    let times = Times { request_head: short, request_body: short, ..Times::default() };
+    let rig = Rig::with(times, Limits::default()).await;
+    raw(&rig, b"").await;
+    raw(&rig, b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-slow:").await;
+    let head = format!(
+        "POST /api/v1/tasks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 10\r\n\r\n{{",
+        rig.admin
+    );
+    let answer = raw(&rig, head.as_bytes()).await;
+    assert!(answer.contains("408") && answer.contains("body_timed_out"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_no_http_harms_nobody() {
+    let rig = Rig::start().await;
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"GET\r\n\r\n", &[0xff; 4096]] {
+        let answer = raw(&rig, &[bytes, b"\r\n\r\n"].concat()).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(80 * 1024));
+    let answer = raw(&rig, long.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(rig.get("/healthz").await.status, 200);
+}
