@@ -118,10 +118,7 @@ fn ctrl_c_cancels_cleans_up_and_exits_with_130() {
     let url = scene.url();
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     let mut clone = sortie.start(with(&["clone", &url, "web", "--json"], &access(&scene, PAT)));
-    let begun = scene
-        .server()
-        .wait_for_request(|r| r.path.ends_with("git-upload-pack"), std::time::Duration::from_secs(30));
-    begun.expect("the clone has begun");
+    scene.wait_for_request("the clone has begun", |request| request.path.ends_with("git-upload-pack"));
     let listed = || std::fs::read_dir(sortie.home()).unwrap().count();
     wait_until("the clone writes", std::time::Duration::from_secs(30), || listed() > 0);
     clone.interrupt();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use stand_ins::Fault;
+use stand_ins::{Fault, RecordedRequest};
 
 use crate::support::control_plane::{ControlPlane, secret_file};
 use crate::support::process::wait_until;
@@ -16,7 +16,7 @@ fn code(task: &Value) -> &str {
     task["result"]["diagnosis"]["code"].as_str().unwrap_or_default()
 }
 
-fn is_upload_pack(request: &stand_ins::Request) -> bool {
+fn is_upload_pack(request: &RecordedRequest) -> bool {
     request.path.ends_with("/git-upload-pack")
 }
 
@@ -80,7 +80,7 @@ fn a_control_plane_that_is_killed_in_the_middle_of_a_clone_gets_the_result_once(
     let _agent = scene.agent("fra1-a").start(&control_plane);
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    scene.wait_for_request("the clone has begun", is_upload_pack);
     control_plane.kill();
     scene.server().clear_fault();
     control_plane.restart();
@@ -98,7 +98,7 @@ fn a_result_waits_for_a_control_plane_that_is_away() {
     let agent = scene.agent("fra1-a").start(&control_plane);
     scene.server().set_fault_at("info/refs", Fault::Stall);
     let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.server().wait_for_request(|request| request.path.ends_with("info/refs"), LIMIT).expect("begun");
+    scene.wait_for_request("the clone has begun", |request| request.path.ends_with("info/refs"));
     control_plane.kill();
     scene.server().clear_fault();
     wait_until("the attempt has ended", LIMIT, || agent.log().contains("an attempt has ended"));
@@ -114,7 +114,7 @@ fn an_agent_that_is_killed_loses_its_attempt_to_another() {
     let mut agent = scene.agent("fra1-a").start(&control_plane);
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    scene.wait_for_request("the clone has begun", is_upload_pack);
     agent.kill();
     scene.server().clear_fault();
     agent.restart();
@@ -132,7 +132,7 @@ fn cancel_stops_a_clone_and_nothing_is_left_behind() {
     let agent = scene.agent("fra1-a").start(&control_plane);
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    scene.wait_for_request("the clone has begun", is_upload_pack);
     control_plane.cancel_task(&id);
     let task = control_plane.wait_task(&id, LIMIT);
     assert_eq!((task["outcome"].as_str(), code(&task)), (Some("cancelled"), "cancelled"), "{task:#}");
@@ -157,7 +157,7 @@ fn sigterm_drains_and_a_second_one_stops() {
     let mut agent = scene.agent("fra1-a").start(&control_plane);
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    scene.wait_for_request("the clone has begun", is_upload_pack);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     scene.server().clear_fault();
@@ -169,7 +169,7 @@ fn sigterm_drains_and_a_second_one_stops() {
     scene.server().clear_requests();
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     control_plane.post_task(&scene.clone_task(json!({})));
-    scene.server().wait_for_request(is_upload_pack, LIMIT).expect("the clone has begun");
+    scene.wait_for_request("the clone has begun", is_upload_pack);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     agent.terminate();

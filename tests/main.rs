@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cli;
+mod clone;
 mod daemon;
 mod git_transport;
 mod hostile_control_plane;

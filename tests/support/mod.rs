@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod repository;
 pub mod scene;
 pub mod sshd;
+pub mod trial;

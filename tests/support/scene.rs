@@ -1,10 +1,11 @@
 //! A GitLab stand-in with one repository: what most tests of the daemon need to work on.
 
 use serde_json::{Value, json};
-use stand_ins::{Authority, Gitlab, Repository, Running, ServerHandle, StandIns, World};
+use stand_ins::{Authority, Gitlab, RecordedRequest, Repository, Running, ServerHandle, StandIns, World};
 use tempfile::TempDir;
 
 use super::agent::{Agent, AgentPlan};
+use super::process::START_LIMIT;
 use super::repository::SampleRepository;
 
 /// The token that the stand-in knows.
@@ -52,6 +53,14 @@ impl Scene {
     /// The URL of its repository.
     pub fn url(&self) -> String {
         format!("{}/shop/web.git", self.server().url())
+    }
+
+    /// Waits until the server has seen such a request.
+    ///
+    /// # Panics
+    /// When it has not within the limit for starts.
+    pub fn wait_for_request(&self, what: &str, wanted: impl Fn(&RecordedRequest) -> bool) {
+        assert!(self.server().wait_for_request(wanted, START_LIMIT), "{what}: {:?}", self.server().requests());
     }
 
     /// A private directory for the test.

@@ -1,0 +1,241 @@
+//! One connection test through the library: a server as an operator would declare it, a credential, a target.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use sortie::config::{CredentialSource, HttpProxy, Proxy, SecretSource, Server};
+use sortie::credential::{CredentialKind, Store};
+use sortie::dial::{Door, ProxyEnvironment};
+use sortie::git::{Control, Limits};
+use sortie::policy::Policy;
+use sortie::provider::{Provider, Scope};
+use sortie::remote_url::RemoteUrl;
+use sortie::report::StageLog;
+use sortie::task::{TargetSpec, Task, Tools, admit, clone, connection_test, run};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The name of the server and of its credential.
+const NAME: &str = "lab";
+
+/// A connection test that is about to be run.
+pub struct Trial {
+    /// The declared server, to be changed by the test.
+    pub server: Server,
+    /// The test, to be changed by the test.
+    pub request: connection_test::Request,
+    /// Ends the test early.
+    pub cancel: CancellationToken,
+    deadline: Duration,
+    environment: HashMap<String, String>,
+    credentials: BTreeMap<String, CredentialSource>,
+    directory: TempDir,
+}
+
+/// A report with the words that tests look for.
+#[derive(Debug)]
+pub struct Outcome(pub Value);
+
+impl Trial {
+    /// A test of `url` on a server that is declared at `base`.
+    pub fn of(provider: Option<Provider>, base: &str, url: &str) -> Self {
+        let request = connection_test::Request {
+            target: TargetSpec::Url(url.to_owned()),
+            provider: None,
+            credential: None,
+            scope: None,
+            test_repository: None,
+        };
+        let server = Server {
+            name: NAME.to_owned(),
+            provider,
+            url: RemoteUrl::parse(base).expect("the base of the server"),
+            ssh: None,
+            credential: None,
+            credentials: Vec::new(),
+            known_hosts_file: None,
+            ca_file: None,
+            proxy: Proxy::Direct,
+            allow_loopback: true,
+        };
+        Self {
+            server,
+            request,
+            cancel: CancellationToken::new(),
+            deadline: Duration::from_secs(60),
+            environment: HashMap::new(),
+            credentials: BTreeMap::new(),
+            directory: tempfile::tempdir().expect("a private directory"),
+        }
+    }
+
+    /// Trusts the authority in this file.
+    pub fn trust(mut self, ca_file: &Path) -> Self {
+        self.server.ca_file = Some(ca_file.to_owned());
+        self
+    }
+
+    /// Uses this secret.
+    pub fn secret(self, kind: CredentialKind, username: Option<&str>, secret: &str) -> Self {
+        let file = self.directory.path().join("secret");
+        super::process::write_private(&file, secret).expect("the secret's file");
+        self.secret_file(kind, username, file, None)
+    }
+
+    /// Uses this access token.
+    pub fn pat(self, token: &str) -> Self {
+        self.secret(CredentialKind::Pat, None, token)
+    }
+
+    /// Uses this private key.
+    pub fn key(self, file: &Path, passphrase: Option<&str>, known_hosts: &Path) -> Self {
+        let passphrase = passphrase.map(|text| {
+            let path = self.directory.path().join("passphrase");
+            super::process::write_private(&path, text).expect("the passphrase's file");
+            SecretSource::File(path)
+        });
+        let mut this = self.secret_file(CredentialKind::SshKey, None, file.to_owned(), passphrase);
+        this.server.known_hosts_file = Some(known_hosts.to_owned());
+        this
+    }
+
+    /// Uses the secret in a file, which may be missing.
+    pub fn secret_file(
+        mut self,
+        kind: CredentialKind,
+        username: Option<&str>,
+        file: PathBuf,
+        passphrase: Option<SecretSource>,
+    ) -> Self {
+        let username = username.map(str::to_owned);
+        let secret = SecretSource::File(file);
+        let source = CredentialSource { kind, username, secret, passphrase, strict_modes: true };
+        self.credentials.insert(NAME.to_owned(), source);
+        self.server.credential = Some(NAME.to_owned());
+        self
+    }
+
+    /// Goes through this proxy, without authentication.
+    pub fn proxy(mut self, port: u16) -> Self {
+        self.server.proxy = Proxy::Http(HttpProxy { host: "127.0.0.1".into(), port, authorization: None });
+        self
+    }
+
+    /// Names the repository to read.
+    pub fn reading(mut self, repository: &str) -> Self {
+        self.request.test_repository = Some(repository.to_owned());
+        self
+    }
+
+    /// Says what the target is.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.request.scope = Some(scope);
+        self
+    }
+
+    /// Names the target by the server.
+    pub fn by_server(mut self, project: Option<&str>, repository: Option<&str>) -> Self {
+        self.request.target = TargetSpec::Server {
+            name: NAME.to_owned(),
+            project: project.map(str::to_owned),
+            repository: repository.map(str::to_owned),
+        };
+        self
+    }
+
+    /// Gives it only so much time.
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Runs it as the agent would: policy is asked first.
+    pub async fn run(&self) -> Outcome {
+        let task = Task::ConnectionTest(self.request.clone());
+        self.carry_out(&task).await
+    }
+
+    /// Clones the target instead of testing it.
+    pub async fn clone_into(&self, directory: &Path) -> Outcome {
+        let task = Task::Clone(clone::Request {
+            target: self.request.target.clone(),
+            provider: self.request.provider,
+            credential: self.request.credential.clone(),
+            reference: None,
+            depth: None,
+            destination: clone::Destination::Directory(directory.to_owned()),
+        });
+        self.carry_out(&task).await
+    }
+
+    async fn carry_out(&self, task: &Task) -> Outcome {
+        let tools = Tools {
+            door: Arc::new(Door::new(ProxyEnvironment::from_map(&self.environment))),
+            policy: Arc::new(Policy::new([self.server.clone()])),
+            credentials: Arc::new(Store::new(self.credentials.clone())),
+            limits: Limits::default(),
+            workspaces: None,
+        };
+        let control = Control::new(Instant::now() + self.deadline, self.cancel.clone());
+        let log = StageLog::default();
+        let report = run(task, &tools, &control, &log).await;
+        let refused = admit(task, &tools).err();
+        let code = report.diagnosis().map(|diagnosis| diagnosis.code);
+        // Whoever asks policy alone hears the same as whoever runs the task.
+        assert!(refused.as_ref().is_none_or(|refused| Some(refused.code) == code), "{refused:?} and {code:?}");
+        let outcome = Outcome(serde_json::to_value(report.to_wire()).expect("a report in JSON"));
+        outcome.check_form();
+        outcome
+    }
+}
+
+impl Outcome {
+    /// The code and the stage of the diagnosis; empty where there is none.
+    pub fn diagnosis(&self) -> (&str, &str) {
+        let text = |key| self.0["diagnosis"][key].as_str().unwrap_or_default();
+        (text("code"), text("stage"))
+    }
+
+    /// The stages with this status, in their order.
+    pub fn stages(&self, status: &str) -> Vec<&str> {
+        let stages = self.0["stages"].as_array().expect("stages").iter();
+        stages.filter(|stage| stage["status"] == status).filter_map(|stage| stage["stage"].as_str()).collect()
+    }
+
+    /// The facts of a stage.
+    pub fn facts(&self, stage: &str) -> &Value {
+        let stages = self.0["stages"].as_array().expect("stages");
+        stages.iter().find(|found| found["stage"] == stage).map_or(&Value::Null, |found| &found["facts"])
+    }
+
+    /// The codes of the warnings.
+    pub fn warnings(&self) -> Vec<&str> {
+        let warnings = self.0["warnings"].as_array().expect("warnings").iter();
+        warnings.filter_map(|warning| warning["code"].as_str()).collect()
+    }
+
+    /// Whether it succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.0["outcome"] == "succeeded"
+    }
+
+    /// What holds for every report.
+    fn check_form(&self) {
+        let failed = self.stages("failed");
+        let (_, stage) = self.diagnosis();
+        assert_eq!(failed, if self.succeeded() { vec![] } else { vec![stage] }, "{:#}", self.0);
+        let stages = self.0["stages"].as_array().expect("stages");
+        let after = stages.iter().skip_while(|found| found["status"] != "failed").skip(1);
+        assert!(after.clone().all(|found| found["status"] == "skipped"), "{:#}", self.0);
+        let mut names: Vec<_> = stages.iter().map(|found| found["stage"].as_str()).collect();
+        names.dedup();
+        assert_eq!(names.len(), stages.len(), "a stage stands twice: {:#}", self.0);
+        if !self.succeeded() {
+            assert!(!self.0["diagnosis"]["remedies"].as_array().expect("remedies").is_empty());
+        }
+    }
+}
