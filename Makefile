@@ -1,0 +1,54 @@
+# The work on Sortie, by name. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# One cargo at a time: each uses every core.
+.NOTPARALLEL:
+
+# The toolchain and the servers that tests start lie where a bare PATH may not lead.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO_FLAGS := --locked
+
+.PHONY: help demo test bench lint fmt deb image
+
+help: ## List what there is
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: ## Start a control plane, two agents and git servers, and show what they do; ONCE=1 ends afterwards
+	@packaging/prerequisites.sh test
+	cargo build $(CARGO_FLAGS) --release --workspace --bins
+	ONCE=$(ONCE) cargo run $(CARGO_FLAGS) --release --example demo
+
+test: ## Run every test
+	@packaging/prerequisites.sh test
+	cargo build $(CARGO_FLAGS) --workspace --bins
+	cargo test $(CARGO_FLAGS) --workspace --doc
+	if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run $(CARGO_FLAGS) --workspace --no-fail-fast; \
+	else \
+	    cargo test $(CARGO_FLAGS) --workspace --lib --bins --tests --no-fail-fast; \
+	fi
+
+bench: ## Measure against git, and the daemon against its own limits
+	@packaging/prerequisites.sh test
+	cargo build $(CARGO_FLAGS) --release --workspace --bins
+	cargo bench $(CARGO_FLAGS) --bench bench
+
+lint: ## Judge form, lints, documentation, dependencies and units
+	@.ci/lint
+
+fmt: ## Put the code into its form
+	cargo fmt --all
+
+deb: ## Build the agent's Debian package and check its contents
+	@packaging/prerequisites.sh ci
+	cargo build $(CARGO_FLAGS) --release --package sortie --bin sortie
+	cargo deb $(CARGO_FLAGS) --no-build --no-strip --output $(TARGET)/debian/sortie.deb
+	packaging/deb/check $(TARGET)/debian/sortie.deb
+
+image: ## Build the agent's container image and start it as it is meant to run
+	@packaging/prerequisites.sh build
+	cargo build $(CARGO_FLAGS) --release --package sortie --bin sortie
+	packaging/container/build $(TARGET)/release/sortie
