@@ -41,8 +41,9 @@ pub struct Remote {
     pub access: Access,
 }
 
-/// How a remote is reached.
+/// How a remote is reached. There is one for a whole piece of work, so its size does not matter.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)]
 pub enum Access {
     /// Over HTTP with or without TLS.
     Https {

@@ -18,6 +18,11 @@ use crate::support::sshd::{Key, KeyKind, Sshd};
 /// The bound for a cancel and a deadline, from the moment when they come true.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
+type Change = fn(&mut Control);
+
+/// Mode, name and object.
+type TreeEntry<'a> = (&'a str, &'a str, &'a str);
+
 fn wanted(reference: Option<&str>, target: &Path) -> CloneRequest {
     CloneRequest { reference: reference.map(str::to_owned), depth: None, target: target.to_owned() }
 }
@@ -186,7 +191,7 @@ async fn refusals_leave_nothing() {
     }
     let refused = cloned(&server.remote(Some("wrong")).await, &wanted(None, &target)).await;
     assert!(matches!(refused, Err(Error::Unauthorized { .. })), "{refused:?}");
-    let limits: [(fn(&mut Control), Limit); 4] = [
+    let limits: [(Change, Limit); 4] = [
         (|control| control.limits.max_bytes = 2000, Limit::Bytes),
         (|control| control.limits.max_objects = 3, Limit::Objects),
         (|control| control.limits.max_files = 3, Limit::Files),
@@ -305,7 +310,7 @@ fn write_object(repository: &Path, kind: &str, content: &[u8]) -> String {
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().to_owned()
 }
 
-fn tree(repository: &Path, entries: &[(&str, &str, &str)]) -> String {
+fn tree(repository: &Path, entries: &[TreeEntry<'_>]) -> String {
     let mut content = Vec::new();
     for (mode, name, oid) in entries {
         content.extend(format!("{mode} {name}\0").bytes());
@@ -334,7 +339,7 @@ async fn hostile_trees_are_refused_and_nothing_is_written_outside() {
     let inner = tree(repository, &[("100644", "evil", &file)]);
     let hooks = tree(repository, &[("100755", "post-checkout", &file)]);
     let git_directory = tree(repository, &[("40000", "hooks", &hooks)]);
-    let cases: [(&str, &[(&str, &str, &str)]); 8] = [
+    let cases: [(&str, &[TreeEntry<'_>]); 8] = [
         ("dot-git", &[("40000", ".git", &git_directory)]),
         ("upper", &[("40000", ".GIT", &git_directory)]),
         ("short", &[("40000", "git~1", &git_directory)]),

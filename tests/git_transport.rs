@@ -154,7 +154,7 @@ struct Scripted {
 fn scripted(answers: Vec<String>) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (heard, asked) = mpsc::channel();
+    let (heard, asked) = mpsc::sync_channel(answers.len());
     let thread = std::thread::spawn(move || {
         for answer in answers {
             let (mut connection, _) = listener.accept().unwrap();
@@ -275,6 +275,11 @@ async fn a_silent_server_ends_with_the_deadline_and_with_a_cancel() {
     }
 }
 
+fn of_ssh(error: &Error) -> &ssh::Error {
+    let Error::Ssh(error) = error else { panic!("{error:?}") };
+    error
+}
+
 struct Ssh {
     sshd: Sshd,
     sample: SampleRepository,
@@ -342,12 +347,12 @@ async fn an_unknown_or_changed_host_is_refused_before_authentication() {
     let server = sshd(KeyKind::Ed25519, None, &[KeyKind::Ed25519]);
     for file in [server.sshd.known_hosts_empty(), PathBuf::from("/nonexistent/known_hosts")] {
         let (error, log) = server.failure(&server.remote(None, &file)).await;
-        let Error::Ssh(ssh::Error::HostKeyUnknown { offered, .. }) = &error else { panic!("{error:?}") };
+        let ssh::Error::HostKeyUnknown { offered, .. } = of_ssh(&error) else { panic!("{error:?}") };
         assert_eq!(offered.fingerprint, server.sshd.fingerprint(0));
         assert_eq!((error.stage(log.running()), log.running()), (Stage::HostKey, Some(Stage::HostKey)));
     }
     let (error, log) = server.failure(&server.remote(None, &server.sshd.known_hosts_changed())).await;
-    let Error::Ssh(ssh::Error::HostKeyChanged { line: 1, revoked: false, .. }) = &error else {
+    let ssh::Error::HostKeyChanged { line: 1, revoked: false, .. } = of_ssh(&error) else {
         panic!("{error:?}")
     };
     assert_eq!(log.running(), Some(Stage::HostKey), "authentication was not begun");
@@ -361,7 +366,7 @@ async fn keys_that_do_not_work_have_names() {
         let (error, log) = server.failure(&server.remote(passphrase, &known)).await;
         let given = passphrase.is_some();
         assert!(
-            matches!(error, Error::Ssh(ssh::Error::KeyPassphrase { given: said, .. }) if said == given),
+            matches!(of_ssh(&error), ssh::Error::KeyPassphrase { given: said, .. } if *said == given),
             "{error:?}"
         );
         assert_eq!(error.stage(log.running()), Stage::Authenticate);
@@ -369,14 +374,14 @@ async fn keys_that_do_not_work_have_names() {
     let other = Key::make(server.directory.path(), "other", KeyKind::Rsa, None);
     let url = format!("{}/shop/web.git", server.sshd.url());
     let (error, _) = server.failure(&over_ssh(&url, &other.private_file, None, &known)).await;
-    let Error::Ssh(ssh::Error::KeyRejected { methods, .. }) = &error else { panic!("{error:?}") };
+    let ssh::Error::KeyRejected { methods, .. } = of_ssh(&error) else { panic!("{error:?}") };
     assert_eq!(methods, &["publickey"]);
     let whole = fs::read_to_string(&other.private_file).unwrap();
     let broken = server.directory.path().join("broken");
     for text in [&whole[..whole.len() / 2], "hunter2", &other.public, ""] {
         fs::write(&broken, text).unwrap();
         let (error, _) = server.failure(&over_ssh(&url, &broken, None, &known)).await;
-        assert!(matches!(error, Error::Ssh(ssh::Error::KeyUnreadable { .. })), "{error:?}");
+        assert!(matches!(of_ssh(&error), ssh::Error::KeyUnreadable { .. }), "{error:?}");
     }
 }
 
@@ -408,7 +413,7 @@ async fn ssh_servers_that_are_none_or_too_old_have_names() {
         let url = format!("ssh://git@127.0.0.1:{port}/x");
         let remote = over_ssh(&url, &key.private_file, None, Path::new("/nonexistent"));
         let error = references(&remote, &a_minute(), &StageLog::default()).await.unwrap_err();
-        assert!(matches!(error, Error::Ssh(ssh::Error::NotSsh { .. })), "{error:?}");
+        assert!(matches!(of_ssh(&error), ssh::Error::NotSsh { .. }), "{error:?}");
     }
     drop(speaker.join().unwrap());
     let old = Sshd::plan(&[KeyKind::Ed25519])
@@ -417,7 +422,7 @@ async fn ssh_servers_that_are_none_or_too_old_have_names() {
         .start();
     let remote = over_ssh(&format!("{}/x", old.url()), &key.private_file, None, &old.known_hosts());
     let error = references(&remote, &a_minute(), &StageLog::default()).await.unwrap_err();
-    let Error::Ssh(ssh::Error::NoCommonAlgorithm { ours, .. }) = &error else { panic!("{error:?}") };
+    let ssh::Error::NoCommonAlgorithm { ours, .. } = of_ssh(&error) else { panic!("{error:?}") };
     assert!(!ours.is_empty());
 }
 

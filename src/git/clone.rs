@@ -121,7 +121,13 @@ fn initialize(wire: &Wire, scratch: &Scratch) -> Result<Repository, Error> {
         repository.remote(REMOTE, &wire.url_for_git())?;
         Ok(repository)
     });
-    made.map_err(|error| write_error(scratch, "making the repository", &error))
+    let repository = made.map_err(|error| write_error(scratch, "making the repository", &error))?;
+    // libgit2 puts an executable sample there.
+    let hooks = repository.path().join("hooks");
+    match std::fs::remove_dir_all(&hooks) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(scratch.write_error()),
+        _ => Ok(repository),
+    }
 }
 
 /// What came.

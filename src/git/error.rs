@@ -128,7 +128,7 @@ pub enum Error {
     },
     /// SSH did not get as far as git.
     #[error(transparent)]
-    Ssh(ssh::Error),
+    Ssh(Box<ssh::Error>),
     /// The server's git ended, or refused, instead of listing references.
     #[error("the server does not give the repository out")]
     RepositoryUnavailable {
@@ -213,6 +213,12 @@ pub enum Error {
         /// The library's code of the error.
         code: i32,
     },
+}
+
+impl From<ssh::Error> for Error {
+    fn from(error: ssh::Error) -> Self {
+        Self::Ssh(Box::new(error))
+    }
 }
 
 impl Error {

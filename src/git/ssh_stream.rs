@@ -30,12 +30,12 @@ pub(super) fn open(wire: &Arc<Wire>, login: &Login) -> Result<Box<dyn SmartSubtr
 
 fn start(wire: &Arc<Wire>, login: &Login) -> Result<SshStream, Error> {
     let stream = wire.wait(login.door.connect(&login.destination, &wire.log))?;
-    let stream = stream.map_err(|error| Error::Ssh(ssh::Error::Dial(error)))?;
-    let tcp = stream.into_tcp().map_err(|_| Error::Ssh(ssh::Error::Wrapped))?;
+    let stream = stream.map_err(ssh::Error::Dial)?;
+    let tcp = stream.into_tcp().map_err(|_| ssh::Error::Wrapped)?;
     let watched = wire.cut.watch(&tcp);
-    watched.map_err(|_| Error::Ssh(ssh::Error::Disconnected { stage: Stage::Connect }))?;
+    watched.map_err(|_| ssh::Error::Disconnected { stage: Stage::Connect })?;
     let command = format!("git-upload-pack {}", quoted(&path_at_host(wire)));
-    let opened = ssh::open(tcp, login, &command, wire.control.deadline, &wire.log).map_err(Error::Ssh)?;
+    let opened = ssh::open(tcp, login, &command, wire.control.deadline, &wire.log)?;
     Ok(SshStream { wire: Arc::clone(wire), opened })
 }
 
@@ -101,7 +101,7 @@ impl Read for SshStream {
                 self.wire.received(&buffer[..count]).map_err(|error| self.wire.fail(error))?;
                 Ok(count)
             }
-            Err(_) => Err(self.wire.fail(Error::Ssh(ssh::Error::Disconnected { stage: self.stage() }))),
+            Err(_) => Err(self.wire.fail(ssh::Error::Disconnected { stage: self.stage() }.into())),
         }
     }
 }
@@ -116,7 +116,7 @@ impl Write for SshStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.arm().map_err(|error| self.wire.fail(error))?;
         let written = self.opened.channel.write(bytes);
-        written.map_err(|_| self.wire.fail(Error::Ssh(ssh::Error::Disconnected { stage: self.stage() })))
+        written.map_err(|_| self.wire.fail(ssh::Error::Disconnected { stage: self.stage() }.into()))
     }
 
     fn flush(&mut self) -> io::Result<()> {

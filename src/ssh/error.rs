@@ -65,7 +65,7 @@ pub enum Error {
         /// The host as it stands in known_hosts: `host` or `[host]:port`.
         host: String,
         /// The key that the server showed.
-        offered: OfferedKey,
+        offered: Box<OfferedKey>,
         /// The file that was searched.
         file: Option<PathBuf>,
     },
@@ -75,7 +75,7 @@ pub enum Error {
         /// The host as it stands in known_hosts: `host` or `[host]:port`.
         host: String,
         /// The key that the server showed.
-        offered: OfferedKey,
+        offered: Box<OfferedKey>,
         /// The file with the entry.
         file: PathBuf,
         /// The line of the entry, from 1.

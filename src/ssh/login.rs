@@ -248,7 +248,7 @@ fn handshake_error(session: &Session, code: i32, banner: Option<String>) -> Erro
 fn check_host_key(session: &Session, login: &Login, known: &HostKeys, log: &StageLog) -> Result<(), Error> {
     let (host, port) = (login.destination.host.as_str(), login.destination.port);
     let (key, _) = session.host_key().ok_or(Error::Handshake { code: 0 })?;
-    let offered = host_key::describe(host, port, key);
+    let offered = Box::new(host_key::describe(host, port, key));
     log.fact("fingerprint", offered.fingerprint.as_str());
     log.fact("key_type", offered.key_type.as_str());
     log.fact("known_as", host_key::host_form(host, port));
