@@ -46,10 +46,10 @@ impl Provider {
     /// The user name that the server wants beside an access token where the operator gave none.
     pub fn token_user(self) -> &'static str {
         match self {
-            // The server looks at the token alone, and an empty name is the documented form.
-            Self::AzureDevops => "",
+            // Azure DevOps looks at the token alone, and an empty name is the documented form of it.
+            Self::AzureDevops | Self::Git => "",
             // Any name will do, but an empty one is refused.
-            Self::Gitlab | Self::Git => "git",
+            Self::Gitlab => "git",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use sortie::credential::CredentialKind;
 use sortie::provider::{Provider, Scope};
 use stand_ins::{
-    Authority, AzureDevOps, Gitlab, Release, Repository, Running, ServerHandle, StandIns, Token, TokenKind, World,
+    Authority, AzureDevOps, Gitlab, Release, Repository, Running, ServerHandle, StandIns, Token, TokenKind,
+    World,
 };
 use tempfile::TempDir;
 
@@ -82,7 +83,10 @@ fn world(azure: AzureDevOps, gitlab: Gitlab, web: &Path, empty: &Path) -> World 
         .with_token(token("glpat-expired", &["read_repository", "read_api"]).expired())
         .with_token(token("glpat-revoked", &["read_repository", "read_api"]).revoked())
         .with_token(token(DEPLOY_TOKEN, &["read_repository"]).of_kind(TokenKind::Deploy))
-        .with_token(token(OAUTH_TOKEN, &["read_repository", "read_api", "vso.code", "vso.project"]).of_kind(TokenKind::Oauth))
+        .with_token(
+            token(OAUTH_TOKEN, &["read_repository", "read_api", "vso.code", "vso.project"])
+                .of_kind(TokenKind::Oauth),
+        )
         .with_repository(Repository::azure_devops("Coll", "My Shop", "web", web).read_by("ada"))
         .with_repository(Repository::azure_devops("Coll", "tools", "tools", web).read_by("ada"))
         .with_repository(Repository::azure_devops("Coll", "My Shop", "empty", empty).read_by("ada"))
@@ -92,8 +96,17 @@ fn world(azure: AzureDevOps, gitlab: Gitlab, web: &Path, empty: &Path) -> World 
         .with_repository(Repository::gitlab("shop/hidden", web))
 }
 
-const ALL_HTTPS: [&str; 9] =
-    ["policy", "resolve", "connect", "tls", "identify", "authenticate", "authorize", "repository", "references"];
+const ALL_HTTPS: [&str; 9] = [
+    "policy",
+    "resolve",
+    "connect",
+    "tls",
+    "identify",
+    "authenticate",
+    "authorize",
+    "repository",
+    "references",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azure_devops_succeeds_with_a_pat_although_it_offers_windows_schemes_too() {
@@ -119,7 +132,8 @@ async fn azure_devops_succeeds_with_a_pat_although_it_offers_windows_schemes_too
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azure_devops_is_found_in_every_form_of_its_urls() {
-    let settings = AzureDevOps { base_path: "/tfs".into(), release: Release::V2019, ..AzureDevOps::default() };
+    let settings =
+        AzureDevOps { base_path: "/tfs".into(), release: Release::V2019, ..AzureDevOps::default() };
     let lab = Lab::with(settings, Gitlab::default());
     for path in ["/Coll/My%20Shop/_git/web", "/coll/my%20shop/_git/_full/web", "/Coll/_git/tools"] {
         let outcome = lab.on_azure(path).run().await;
@@ -186,7 +200,8 @@ async fn gitlab_succeeds_with_a_pat_and_tells_what_the_token_may_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn gitlab_is_found_below_its_relative_root() {
     for version in ["15.0.1", "14.9.0"] {
-        let settings = Gitlab { relative_root: "/gitlab".into(), version: version.into(), ..Gitlab::default() };
+        let settings =
+            Gitlab { relative_root: "/gitlab".into(), version: version.into(), ..Gitlab::default() };
         let lab = Lab::with(AzureDevOps::default(), settings);
         let declared = lab.on_gitlab("/shop/sub/web").run().await;
         assert!(declared.succeeded(), "{:#}", declared.0);
@@ -212,7 +227,9 @@ async fn gitlab_takes_every_kind_of_credential_and_finds_what_a_proxy_hides() {
     assert!(password.succeeded(), "{:#}", password.0);
     assert_eq!(password.0["credential"]["kind"], "password");
     let asked = lab.gitlab().requests();
-    let wrong = asked.iter().filter(|r| r.path.contains("/api/") && r.authorization_scheme.as_deref() == Some("Basic"));
+    let wrong = asked
+        .iter()
+        .filter(|r| r.path.contains("/api/") && r.authorization_scheme.as_deref() == Some("Basic"));
     assert_eq!(wrong.count(), 0, "a password is for git alone");
 }
 
@@ -238,7 +255,10 @@ async fn an_empty_repository_is_a_warning_for_a_test_and_a_failure_for_a_clone()
         let outcome = trial.run().await;
         assert!(outcome.succeeded(), "{:#}", outcome.0);
         assert_eq!(outcome.warnings(), ["repository_empty"]);
-        assert_eq!((&outcome.0["repository"]["empty"], &outcome.0["repository"]["references"]), (&true.into(), &0.into()));
+        assert_eq!(
+            (&outcome.0["repository"]["empty"], &outcome.0["repository"]["references"]),
+            (&true.into(), &0.into())
+        );
         let clone = trial.clone_into(&lab.scratch.path().join("never")).await;
         assert_eq!(clone.diagnosis(), ("repository_empty", "references"));
     }
@@ -251,7 +271,8 @@ async fn a_plain_git_server_is_tested_by_git_alone() {
     std::fs::create_dir(&root).unwrap();
     let sample = SampleRepository::small(&root.join("web.git"));
     let authority = Authority::create(scratch.path()).unwrap();
-    let nginx = Nginx::plan(&root).accept_pat("plain-canary").accept_bearer("bearer-canary").start(&authority);
+    let nginx =
+        Nginx::plan(&root).accept_pat("plain-canary").accept_bearer("bearer-canary").start(&authority);
     let url = format!("{}/web.git", nginx.url());
     for provider in [Some(Provider::Git), None] {
         let trial = Trial::of(provider, &nginx.url(), &url).trust(authority.ca_file());
@@ -291,7 +312,8 @@ async fn both_providers_succeed_over_ssh() {
         assert_eq!(outcome.0["target"]["provider"], provider.as_str());
         assert_eq!(outcome.0["repository"]["head"], sample.commit("main"));
         assert_eq!(outcome.facts("host_key")["fingerprint"], sshd.fingerprint(0));
-        let expected = ["policy", "resolve", "connect", "host_key", "authenticate", "repository", "references"];
+        let expected =
+            ["policy", "resolve", "connect", "host_key", "authenticate", "repository", "references"];
         assert_eq!(outcome.stages("passed"), expected);
     }
 }

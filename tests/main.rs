@@ -4,7 +4,9 @@
 mod bad_input;
 mod cli;
 mod clone;
+mod connection_test;
 mod daemon;
+mod diagnoses;
 mod git_transport;
 mod hostile_control_plane;
 mod secrets;

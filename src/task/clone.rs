@@ -7,7 +7,7 @@ use super::diagnose::{self, Failure, Subject};
 use super::login::{self, Prepared, https_remote, ssh_remote};
 use super::stop::until_stopped;
 use super::{TargetSpec, Tools, stages};
-use crate::credential::CredentialKind;
+use crate::credential::{Credential, CredentialKind};
 use crate::dial::{Destination as Endpoint, HttpClient};
 use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Remote};
 use crate::provider::detect::{self, Known};
@@ -170,17 +170,25 @@ async fn over_https(
     let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
     let base = target.server.provider.map(|_| &target.server.url);
     let known = Known { url: &target.url, base, provider, scope: None };
-    let is_bearer = credential.as_ref().is_some_and(|known| known.kind() == CredentialKind::Bearer);
-    let place = place(known, is_bearer, &client, control).await?;
+    let needs_provider = credential.as_ref().is_some_and(depends_on_provider);
+    let place = place(known, needs_provider, &client, control).await?;
     let url = place.git_url().unwrap_or_else(|| target.url.clone());
-    Ok(https_remote(url, client, Some(place.provider()), credential.as_ref()))
+    Ok(https_remote(url, client, place.provider(), credential.as_ref()))
 }
 
-/// What the URL means. Only a bearer token needs to know the kind of server before it is sent, because one
-/// kind takes it in another form; everything else works without asking.
+/// Whether the form in which a credential is sent depends on the kind of server.
+fn depends_on_provider(credential: &Credential) -> bool {
+    match credential.kind() {
+        CredentialKind::Bearer => true,
+        CredentialKind::Pat => credential.username.is_none(),
+        CredentialKind::Password | CredentialKind::SshKey => false,
+    }
+}
+
+/// What the URL means. The server is asked for its kind only where nobody names it and it matters.
 async fn place(
     known: Known<'_>,
-    is_bearer: bool,
+    needs_provider: bool,
     client: &HttpClient,
     control: &Control,
 ) -> Result<Place, Failure> {
@@ -194,7 +202,7 @@ async fn place(
             gitlab::Place::parse(known.url, "", Some(crate::provider::Scope::Repository))
                 .map_or_else(git, Place::Gitlab)
         }
-        None if is_bearer => {
+        None if needs_provider => {
             let anonymous = Api::anonymous(client.clone());
             let identified = until_stopped(control, detect::identify(&anonymous, known)).await;
             identified.map_err(Failure::Stopped)?.map_err(Failure::Provider)?.place

@@ -13,6 +13,7 @@ use crate::policy::Refusal;
 use crate::provider::{Provider, gitlab};
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::{Stage, StageLog};
+use crate::secret::Secret;
 use crate::ssh::{KnownHosts, Login};
 
 /// The user at an SSH host where neither the URL nor the credential names one.
@@ -86,16 +87,11 @@ pub(super) async fn prepare(
 }
 
 /// The `Authorization` header for git over HTTP.
-fn git_authorization(
-    provider: Option<Provider>,
-    credential: Option<&Credential>,
-) -> Option<crate::secret::Secret> {
+fn git_authorization(provider: Provider, credential: Option<&Credential>) -> Option<Secret> {
     let credential = credential?;
     match provider {
-        Some(Provider::Gitlab) => gitlab::git_authorization(credential),
-        Some(provider) => credential.git_authorization(provider.token_user()),
-        // Any name will do for all servers that are known, and some refuse an empty one.
-        None => credential.git_authorization(Provider::Git.token_user()),
+        Provider::Gitlab => gitlab::git_authorization(credential),
+        Provider::AzureDevops | Provider::Git => credential.git_authorization(provider.token_user()),
     }
 }
 
@@ -103,7 +99,7 @@ fn git_authorization(
 pub(super) fn https_remote(
     url: RemoteUrl,
     client: HttpClient,
-    provider: Option<Provider>,
+    provider: Provider,
     credential: Option<&Credential>,
 ) -> Remote {
     let authorization = git_authorization(provider, credential);

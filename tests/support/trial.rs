@@ -1,6 +1,6 @@
 //! One connection test through the library: a server as an operator would declare it, a credential, a target.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sortie::config::{CredentialSource, HttpProxy, Proxy, SecretSource, Server};
 use sortie::credential::{CredentialKind, Store};
-use sortie::dial::{Door, ProxyEnvironment};
+use sortie::dial::{Door, Names, ProxyEnvironment, SystemNames};
 use sortie::git::{Control, Limits};
 use sortie::policy::Policy;
 use sortie::provider::{Provider, Scope};
@@ -31,7 +31,7 @@ pub struct Trial {
     /// Ends the test early.
     pub cancel: CancellationToken,
     deadline: Duration,
-    environment: HashMap<String, String>,
+    names: Arc<dyn Names>,
     credentials: BTreeMap<String, CredentialSource>,
     directory: TempDir,
 }
@@ -67,7 +67,7 @@ impl Trial {
             request,
             cancel: CancellationToken::new(),
             deadline: Duration::from_secs(60),
-            environment: HashMap::new(),
+            names: Arc::new(SystemNames),
             credentials: BTreeMap::new(),
             directory: tempfile::tempdir().expect("a private directory"),
         }
@@ -125,6 +125,12 @@ impl Trial {
         self
     }
 
+    /// Looks names up in this way.
+    pub fn names(mut self, names: Arc<dyn Names>) -> Self {
+        self.names = names;
+        self
+    }
+
     /// Names the repository to read.
     pub fn reading(mut self, repository: &str) -> Self {
         self.request.test_repository = Some(repository.to_owned());
@@ -174,7 +180,7 @@ impl Trial {
 
     async fn carry_out(&self, task: &Task) -> Outcome {
         let tools = Tools {
-            door: Arc::new(Door::new(ProxyEnvironment::from_map(&self.environment))),
+            door: Arc::new(Door::with_names(ProxyEnvironment::none(), Arc::clone(&self.names))),
             policy: Arc::new(Policy::new([self.server.clone()])),
             credentials: Arc::new(Store::new(self.credentials.clone())),
             limits: Limits::default(),
@@ -186,7 +192,10 @@ impl Trial {
         let refused = admit(task, &tools).err();
         let code = report.diagnosis().map(|diagnosis| diagnosis.code);
         // Whoever asks policy alone hears the same as whoever runs the task.
-        assert!(refused.as_ref().is_none_or(|refused| Some(refused.code) == code), "{refused:?} and {code:?}");
+        assert!(
+            refused.as_ref().is_none_or(|refused| Some(refused.code) == code),
+            "{refused:?} and {code:?}"
+        );
         let outcome = Outcome(serde_json::to_value(report.to_wire()).expect("a report in JSON"));
         outcome.check_form();
         outcome

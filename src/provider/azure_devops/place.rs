@@ -35,7 +35,7 @@ impl Place {
         let repository =
             if is_git { rest[1..].iter().copied().find(|segment| !is_variant(segment)) } else { None };
         let declared = base.filter(|base| base.contains(url) && base.path() != url.path());
-        let declared = declared.map(|base| base.segments().len());
+        let declared = declared.map(|base| base.segments().len()).filter(|length| *length > 0);
         let collection = collection_length(url.host(), names, declared, scope, repository.is_some());
         let project = names.get(collection).copied();
         Self {
@@ -241,6 +241,8 @@ mod tests {
             ("https://ado.corp/ado/Coll/Shop/_git/web", None, place("/ado/Coll", "Shop", "web")),
             ("https://ado.corp/Coll/_git/web", None, place("/Coll", "web", "web")),
             ("https://ado.corp/tfs/Coll/_git/web", None, place("/tfs/Coll", "web", "web")),
+            ("https://ado.corp/tfs/Coll/_git/web", Some("https://ado.corp"), place("/tfs/Coll", "web", "web")),
+            ("https://ado.corp/tfs/Coll/_git/web", Some("https://ado.corp/tfs"), place("/tfs/Coll", "web", "web")),
             ("https://ado.corp/Coll/Shop/_git/_full/web", None, place("/Coll", "Shop", "web")),
             ("https://ado.corp/Coll/Shop/_git/_optimized/web", None, place("/Coll", "Shop", "web")),
             ("https://ado.corp/Coll/My%20Shop/_git/a%20b", None, place("/Coll", "My%20Shop", "a%20b")),

@@ -113,7 +113,7 @@ impl Test<'_> {
         provider: Provider,
         credential: Option<&Credential>,
     ) -> Result<(), Failure> {
-        let remote = https_remote(url, client.clone(), Some(provider), credential);
+        let remote = https_remote(url, client.clone(), provider, credential);
         self.read_references(&remote, "").await
     }
 
@@ -129,7 +129,7 @@ impl Test<'_> {
             self.warn_git_not_tried();
             return Ok(());
         };
-        let remote = https_remote(url, client.clone(), Some(place.provider()), credential);
+        let remote = https_remote(url, client.clone(), place.provider(), credential);
         self.read_references(&remote, git_scope).await
     }
 
