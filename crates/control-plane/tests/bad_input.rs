@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{PATIENCE, Rig};
 
+#[allow(clippy::disallowed_methods, reason = "a test plays the client")]
 /// Sends bytes and reads what comes until the server closes the connection.
 async fn raw(rig: &Rig, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(rig.url.strip_prefix("http://").unwrap()).await.unwrap();

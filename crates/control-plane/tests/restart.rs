@@ -115,3 +115,28 @@ async fn an_attempt_that_was_accepted_while_nobody_listened_is_taken_up() {
     agent.finish(&attempt, AttemptOutcome::Succeeded).await;
     assert_eq!(agent.acknowledged(&attempt).await, Disposition::Recorded);
 }
+
+#[tokio::test]
+async fn a_store_that_fails_for_a_while_loses_nothing() {
+    let rig = Rig::start().await;
+    let mut agent = rig.agent("a", &[]).await;
+    let id = rig.task(json!({})).await;
+    let attempt = agent.begin().await;
+    rig.until_state(&id, "running").await;
+    // Another program holds the write lock for longer than anybody waits for it.
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", rig.database().display())).await.unwrap();
+    let holder = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let task = json!({"kind": "connection-test", "url": "https://a"});
+    let refused = rig.post("/api/v1/tasks", task).await;
+    assert_eq!((refused.status, &refused.body["code"]), (503, &json!("store_unavailable")));
+    let ControlMessage::Goaway(goaway) = agent.receive().await else { panic!("a goaway is due") };
+    assert_eq!(goaway.reason, GoawayReason::Shutdown);
+    holder.rollback().await.unwrap();
+    rig.until("/readyz", |it| it["status"] == "ok").await;
+    let mut agent = agent.identity.connect(&rig.url, &[], std::slice::from_ref(&attempt), &[]).await;
+    assert_eq!(agent.welcome.attempts[0].decision, Decision::Keep);
+    agent.finish(&attempt, AttemptOutcome::Succeeded).await;
+    assert_eq!(agent.acknowledged(&attempt).await, Disposition::Recorded);
+    assert_eq!(rig.completed(&id).await["outcome"], "succeeded");
+    assert_eq!(rig.get("/api/v1/tasks").await.body["tasks"].as_array().unwrap().len(), 1);
+}

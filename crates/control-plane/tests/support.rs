@@ -310,7 +310,11 @@ pub(crate) fn upgrade_request(url: &str) -> tokio_tungstenite::tungstenite::http
 
 impl Wire {
     pub(crate) async fn open(url: &str) -> Self {
-        let (socket, response) = tokio_tungstenite::connect_async(upgrade_request(url)).await.unwrap();
+        // Small messages in a row would wait for each other's acknowledgement otherwise.
+        let disable_nagle = true;
+        let connected =
+            tokio_tungstenite::connect_async_with_config(upgrade_request(url), None, disable_nagle).await;
+        let (socket, response) = connected.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], "sortie.v1");
         Self { socket }
     }

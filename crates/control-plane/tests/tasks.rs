@@ -127,12 +127,12 @@ async fn events_tell_states_and_progress_to_the_end() {
     agent.send(AgentMessage::Progress(progress)).await;
     while !seen.contains("event: progress") {
         let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap().unwrap().unwrap();
-        seen.push_str(&String::from_utf8(chunk.to_vec()).unwrap());
+        seen.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     agent.finish(&attempt, AttemptOutcome::Succeeded).await;
     // The stream ends by itself after the last event.
     while let Some(chunk) = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap().unwrap() {
-        seen.push_str(&String::from_utf8(chunk.to_vec()).unwrap());
+        seen.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     for expected in ["\"queued\"", "\"offered\"", "\"running\"", "\"received_bytes\":7", "\"succeeded\""] {
         assert!(seen.contains(expected), "{expected} is missing in {seen}");
