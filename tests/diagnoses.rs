@@ -88,6 +88,7 @@ impl Names for Loopback {
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods)] // The queue is filled from outside of the agent.
 async fn an_address_that_drops_everything_times_out() {
     // With its queue full, the kernel drops what a firewall would drop.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();

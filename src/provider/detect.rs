@@ -102,7 +102,8 @@ async fn identify_gitlab(
     if is_gitlab_api(&answer) {
         return found(base).ok_or_else(|| wrong_base(base));
     }
-    if matches!(answer.status, 429 | 500..) {
+    let leads_away = answer.location().is_some() && answer.local_redirect(&known.url.origin()).is_none();
+    if leads_away || matches!(answer.status, 429 | 500..) {
         return Err(answer.general_error("GitLab's API"));
     }
     match own_root(anonymous, known.url).await? {
