@@ -11,7 +11,7 @@ use sortie::git::{CloneRequest, Cloned, Control, Error, Limit, PackProblem, Phas
 use sortie::report::{Stage, StageEvent, StageLog, Status};
 use tokio::time::Instant;
 
-use crate::git_transport::{Https, TOKEN, a_minute, control, https, over_ssh};
+use crate::git_transport::{Https, TOKEN, a_minute, answer, control, https, over_http, over_ssh, scripted};
 use crate::support::repository::{SampleRepository, git, run_git};
 use crate::support::sshd::{Key, KeyKind, Sshd};
 
@@ -406,4 +406,71 @@ async fn no_hook_template_or_configuration_of_the_host_takes_part() {
     assert!(!target.join(".git/hooks").exists());
     assert_eq!(run_git(&target, ["config", "core.protectHFS"]), "true");
     assert_eq!(run_git(&target, ["config", "core.protectNTFS"]), "true");
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    [format!("{:04x}", payload.len() + 4).as_bytes(), payload].concat()
+}
+
+/// What a clone makes of a server that sends these bytes as its pack.
+async fn with_pack(commit: &str, pack: &[u8]) -> Result<Cloned, Error> {
+    let first = format!("{commit} HEAD\0side-band-64k ofs-delta symref=HEAD:refs/heads/main\n");
+    let second = format!("{commit} refs/heads/main\n");
+    let service = frame(b"# service=git-upload-pack\n");
+    let list = [&service, b"0000".as_slice(), &frame(first.as_bytes()), &frame(second.as_bytes()), b"0000"];
+    let mut body = frame(b"NAK\n");
+    for piece in pack.chunks(1000) {
+        body.extend(frame(&[&[1], piece].concat()));
+    }
+    body.extend(b"0000");
+    let kind = |what: &str| format!("Content-Type: application/x-git-upload-pack-{what}\r\n");
+    let server = scripted(vec![
+        answer("200 OK", &kind("advertisement"), list.concat()),
+        answer("200 OK", &kind("result"), body),
+    ]);
+    let root = tempfile::tempdir().unwrap();
+    let remote = over_http(&format!("{}/web", server.url), None, None).await;
+    let done = cloned(&remote, &wanted(None, &root.path().join("target"))).await;
+    server.thread.join().unwrap();
+    assert!(done.is_ok() || entries(root.path()).is_empty());
+    done
+}
+
+fn pack_of(sample: &SampleRepository, revisions: &str) -> Vec<u8> {
+    let mut child = git()
+        .arg("-C")
+        .arg(&sample.directory)
+        .args(["pack-objects", "--revs", "--stdout", "-q"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(revisions.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_are_damaged_or_lie_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let sample = SampleRepository::small(directory.path());
+    let main = sample.commit("main");
+    let pack = pack_of(&sample, "main\n");
+    assert!(with_pack(&main, &pack).await.is_ok(), "the pack as it is must work");
+    let lie = [b"PACK\0\0\0\x02\xff\xff\xff\xff".as_slice(), &pack[12..]].concat();
+    let refused = with_pack(&main, &lie).await;
+    assert!(matches!(refused, Err(Error::TooLarge { what: Limit::Objects, .. })), "{refused:?}");
+    for at in [pack.len() / 2, pack.len() - 3] {
+        let mut damaged = pack.clone();
+        damaged[at] ^= 0x55;
+        let refused = with_pack(&main, &damaged).await;
+        assert!(matches!(refused, Err(Error::PackCorrupt(_))), "{at}: {refused:?}");
+    }
+    for rest in [&pack[..pack.len() / 2], &pack[..20], b""] {
+        let refused = with_pack(&main, rest).await;
+        assert!(matches!(refused, Err(Error::PackCorrupt(_))), "{}: {refused:?}", rest.len());
+    }
+    // A whole pack that leaves out what the commit needs.
+    let other = pack_of(&sample, "main^\n");
+    let refused = with_pack(&main, &other).await;
+    assert!(matches!(refused, Err(Error::PackCorrupt(PackProblem::ObjectMissing))), "{refused:?}");
 }

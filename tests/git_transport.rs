@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::nginx::Nginx;
+use crate::support::process::require;
 use crate::support::repository::SampleRepository;
 use crate::support::sshd::{Key, KeyKind, Sshd};
 
@@ -145,13 +147,13 @@ async fn what_is_missing_and_what_is_empty_are_told_apart() {
 }
 
 /// A server that gives each connection the next answer and hands over what it was asked.
-struct Scripted {
-    url: String,
+pub(crate) struct Scripted {
+    pub(crate) url: String,
     asked: mpsc::Receiver<String>,
-    thread: JoinHandle<()>,
+    pub(crate) thread: JoinHandle<()>,
 }
 
-fn scripted(answers: Vec<String>) -> Scripted {
+pub(crate) fn scripted(answers: Vec<Vec<u8>>) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (heard, asked) = mpsc::sync_channel(answers.len());
@@ -160,7 +162,7 @@ fn scripted(answers: Vec<String>) -> Scripted {
             let (mut connection, _) = listener.accept().unwrap();
             heard.send(read_head(&mut connection)).unwrap();
             // A client that has heard enough may be gone.
-            let _ = connection.write_all(answer.as_bytes());
+            let _ = connection.write_all(&answer);
         }
     });
     Scripted { url, asked, thread }
@@ -175,12 +177,14 @@ fn read_head(connection: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
     let length = body.len();
-    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+    let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+    [head.as_bytes(), body].concat()
 }
 
-async fn answered(answers: Vec<String>) -> (Error, Vec<String>) {
+async fn answered(answers: Vec<Vec<u8>>) -> (Error, Vec<String>) {
     let server = scripted(answers);
     let remote = over_http(&format!("{}/a/web", server.url), Some(TOKEN), None).await;
     let error = references(&remote, &a_minute(), &StageLog::default()).await.unwrap_err();
@@ -320,6 +324,33 @@ async fn keys_of_every_kind_list_the_references_over_ssh() {
             let expected = [Stage::HostKey, Stage::Authenticate, Stage::Repository, Stage::References];
             let seen = stages(&log);
             assert!(seen.ends_with(&expected.map(|stage| (stage, Status::Passed))), "{seen:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_pem_work_too() {
+    let server = sshd(KeyKind::Rsa, None, &[KeyKind::Ed25519]);
+    let known = server.sshd.known_hosts();
+    for (format, passphrase) in [("PEM", ""), ("PEM", "horse battery"), ("PKCS8", "")] {
+        let copy = server.directory.path().join("copy");
+        let _ = fs::remove_file(&copy);
+        fs::copy(&server.key.private_file, &copy).unwrap();
+        let converted = Command::new(require("ssh-keygen", "openssh-client"))
+            .args(["-q", "-p", "-m", format, "-P", "", "-N", passphrase, "-f"])
+            .arg(&copy)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(converted.success());
+        let passphrase = Some(passphrase).filter(|text| !text.is_empty());
+        let url = format!("{}/shop/web.git", server.sshd.url());
+        let listed =
+            references(&over_ssh(&url, &copy, passphrase, &known), &a_minute(), &StageLog::default()).await;
+        assert!(listed.is_ok(), "{format} {passphrase:?}: {listed:?}");
+        if passphrase.is_some() {
+            let (error, _) = server.failure(&over_ssh(&url, &copy, Some("wrong"), &known)).await;
+            assert!(matches!(of_ssh(&error), ssh::Error::KeyPassphrase { given: true, .. }), "{error:?}");
         }
     }
 }
