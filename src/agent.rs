@@ -140,7 +140,9 @@ impl<J: Journal> Agent<J> {
                     opening = None;
                     self.opened(result).await;
                 }
-                Woken::Runner(RunnerEvent::Progressed(progress)) => self.feed(Event::Progressed(progress)).await,
+                Woken::Runner(RunnerEvent::Progressed(progress)) => {
+                    self.feed(Event::Progressed(progress)).await
+                }
                 Woken::Runner(RunnerEvent::Finished(result)) => self.feed(Event::Finished(result)).await,
                 Woken::Wish(Wish::Stop) => return self.stop().await,
                 Woken::Wish(Wish::Drain) if drain_by.is_none() => {
@@ -290,9 +292,6 @@ impl<J: Journal> Agent<J> {
     }
 
     async fn close(&mut self, reason: &CloseReason) {
-        if let Some(line) = self.line.take() {
-            line.close().await;
-        }
         match reason {
             CloseReason::IdentityRefused(message) => {
                 tracing::error!(
@@ -319,6 +318,9 @@ impl<J: Journal> Agent<J> {
                 self.wait_before_retry(Duration::ZERO);
             }
         }
+        if let Some(line) = self.line.take() {
+            line.close().await;
+        }
     }
 
     fn wait_before_retry(&mut self, at_least: Duration) {
@@ -337,7 +339,10 @@ impl<J: Journal> Agent<J> {
         }
         let now = Instant::now();
         if now >= by - LAST_WORDS && self.session.running() > 0 {
-            tracing::warn!(running = self.session.running(), "the time for draining is over: tasks are stopped");
+            tracing::warn!(
+                running = self.session.running(),
+                "the time for draining is over: tasks are stopped"
+            );
             return Some(self.stop().await);
         }
         (now >= by).then(|| {

@@ -11,8 +11,8 @@ pub mod websocket;
 use std::time::Duration;
 
 use sortie_protocol::message::{
-    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, Offer, Progress, ProtocolError, Reject,
-    Times, Welcome,
+    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, Offer, Progress, ProtocolError,
+    Reject, Times, Welcome,
 };
 use sortie_protocol::{AgentMessage, AttemptId, ControlMessage, FrameError, identity};
 
@@ -138,6 +138,8 @@ pub struct Session {
     pinged_at: Duration,
     renewed_at: Duration,
     told_credit: Option<u32>,
+    /// Whether the runner is being asked about an offer, so that the free slots are not known.
+    considering: bool,
     protocol_errors: u32,
 }
 
@@ -158,6 +160,7 @@ impl Session {
             pinged_at: Duration::ZERO,
             renewed_at: Duration::ZERO,
             told_credit: None,
+            considering: false,
             protocol_errors: 0,
         }
     }
@@ -194,6 +197,7 @@ impl Session {
             }
             Event::Admitted(attempt) => self.admitted(attempt, &mut actions),
             Event::Refused(reject) => {
+                self.considering = false;
                 self.attempts.remove(&reject.attempt);
                 self.send(AgentMessage::Reject(*reject), &mut actions);
             }
@@ -220,7 +224,8 @@ impl Session {
             Phase::Closed => None,
             Phase::AwaitingChallenge | Phase::AwaitingWelcome => Some(self.opened_at + HANDSHAKE_TIMEOUT),
             Phase::Open => {
-                let renewal = (!self.attempts.is_empty()).then(|| self.renewed_at + time(self.times.renew_ms));
+                let renewal =
+                    (!self.attempts.is_empty()).then(|| self.renewed_at + time(self.times.renew_ms));
                 let dead = self.heard_at + time(self.times.dead_after_ms);
                 let ping = self.pinged_at + time(self.times.ping_ms);
                 Some(dead.min(ping)).into_iter().chain(renewal).min()
@@ -244,7 +249,11 @@ impl Session {
             (Phase::Closed, _) => {}
             (_, M::Goaway(goaway)) => self.goaway(goaway, actions),
             (_, M::Error(error)) => {
-                tracing::warn!(error.code = error.code, error.message = error.message, "the control plane did not understand a message");
+                tracing::warn!(
+                    error.code = error.code,
+                    error.message = error.message,
+                    "the control plane did not understand a message"
+                );
             }
             (Phase::AwaitingChallenge, M::Challenge(challenge)) => self.challenged(&challenge, actions),
             (Phase::AwaitingWelcome, M::Welcome(welcome)) => self.welcomed(now, welcome, actions),
@@ -254,7 +263,9 @@ impl Session {
                 tracing::info!(%attempt, reason, "cancelled by the control plane");
                 self.attempts.cancel(&attempt, actions);
             }
-            (Phase::Open, M::ResultAck { attempt, disposition }) => self.acknowledged(&attempt, disposition, actions),
+            (Phase::Open, M::ResultAck { attempt, disposition }) => {
+                self.acknowledged(&attempt, disposition, actions)
+            }
             (Phase::Open, M::Pause { .. }) => self.paused = true,
             (Phase::Open, M::Resume {}) => self.paused = false,
             (Phase::Open, M::Drain { reason }) => self.drain(&reason, actions),
@@ -310,10 +321,12 @@ impl Session {
             return self.send(AgentMessage::Reject(attempts::busy(attempt.clone())), actions);
         }
         self.attempts.consider(attempt.clone(), now, Duration::from_millis(offer.lease_ms));
+        self.considering = true;
         actions.push(Action::Consider(Box::new(offer)));
     }
 
     fn admitted(&mut self, attempt: AttemptId, actions: &mut Vec<Action>) {
+        self.considering = false;
         self.send(AgentMessage::Accept(attempt.clone()), actions);
         self.send(AgentMessage::Start(attempt.clone()), actions);
         actions.push(Action::Run(attempt));
@@ -344,7 +357,11 @@ impl Session {
     }
 
     fn not_understood(&mut self, error: &ProtocolError, actions: &mut Vec<Action>) {
-        tracing::warn!(error.code = error.code, error.message = error.message, "a message was not understood");
+        tracing::warn!(
+            error.code = error.code,
+            error.message = error.message,
+            "a message was not understood"
+        );
         self.protocol_errors += 1;
         actions.push(Action::Send(Box::new(AgentMessage::Error(error.clone()))));
         if self.protocol_errors > MAX_PROTOCOL_ERRORS {
@@ -393,7 +410,7 @@ impl Session {
 
     fn tell_credit(&mut self, actions: &mut Vec<Action>) {
         let slots = self.free_slots();
-        if self.is_open() && self.told_credit != Some(slots) {
+        if self.is_open() && !self.considering && self.told_credit != Some(slots) {
             self.told_credit = Some(slots);
             self.send(AgentMessage::Credit { slots }, actions);
         }
