@@ -87,18 +87,18 @@ pub struct Agent<J> {
     drain: Duration,
     backoff: Backoff,
     started: Instant,
-    line: Option<Line>,
+    line: Option<Box<Line>>,
     /// When the line was opened, and when it is to be tried again while there is none.
     opened: Instant,
     retry: Instant,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Line, LineError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Box<Line>, LineError>> + Send>>;
 
 /// What woke the loop.
 enum Woken {
     Incoming(Incoming),
-    Opened(Result<Line, LineError>),
+    Opened(Result<Box<Line>, LineError>),
     Runner(RunnerEvent),
     Wish(Wish),
     Clock,
@@ -193,10 +193,10 @@ impl<J: Journal> Agent<J> {
     fn open(&self) -> Opening {
         let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
         let url = self.control_plane.url.clone();
-        Box::pin(async move { Line::open(&door, &destination, &url).await })
+        Box::pin(async move { Line::open(&door, &destination, &url).await.map(Box::new) })
     }
 
-    async fn opened(&mut self, result: Result<Line, LineError>) {
+    async fn opened(&mut self, result: Result<Box<Line>, LineError>) {
         match result {
             Ok(line) => {
                 self.opened = Instant::now();
@@ -363,14 +363,14 @@ impl<J: Journal> Agent<J> {
     }
 }
 
-async fn receive(line: &mut Option<Line>) -> Incoming {
+async fn receive(line: &mut Option<Box<Line>>) -> Incoming {
     match line {
         Some(line) => line.receive().await,
         None => std::future::pending().await,
     }
 }
 
-async fn finish(opening: &mut Option<Opening>) -> Result<Line, LineError> {
+async fn finish(opening: &mut Option<Opening>) -> Result<Box<Line>, LineError> {
     match opening {
         Some(opening) => opening.await,
         None => std::future::pending().await,

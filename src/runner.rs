@@ -87,7 +87,8 @@ impl Runner {
         let spec: TaskSpec = serde_json::from_str(&offer.task)
             .map_err(|error| not_supported(format!("the agent does not understand it ({error})")))?;
         spec.validate().map_err(|error| not_supported(error.to_string()))?;
-        let task = task::from_wire(&spec, &offer.attempt).map_err(|error| not_supported(error.to_string()))?;
+        let task =
+            task::from_wire(&spec, &offer.attempt).map_err(|error| not_supported(error.to_string()))?;
         if let Err(diagnosis) = task::admit(&task, &self.tools) {
             // Another agent may have declared the server; a URL that is malformed is so everywhere.
             let retryable = matches!(diagnosis.code, Code::ServerNotDeclared | Code::CredentialMissing);
@@ -163,7 +164,8 @@ impl Runner {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        let attempt = self.running.iter().find(|(_, running)| running.id == id).map(|(key, _)| key.clone())?;
+        let attempt =
+            self.running.iter().find(|(_, running)| running.id == id).map(|(key, _)| key.clone())?;
         let running = self.running.remove(&attempt)?;
         let report = match ended {
             Ok((_, report)) => report,
@@ -235,4 +237,87 @@ fn panicked(attempt: &AttemptId, running: &Running) -> TaskReport {
     let seen = format!("the agent's log has more under internal.id={attempt}");
     let diagnosis = Diagnosis::new(Code::Internal, stage, &seen, vec![]);
     TaskReport::broken(&running.task, diagnosis, &running.log)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use sortie_protocol::report::TaskOutput;
+
+    use super::*;
+    use crate::config::{Proxy, Server};
+    use crate::credential::Store;
+    use crate::dial::{Door, ProxyEnvironment};
+    use crate::policy::Policy;
+    use crate::remote_url::RemoteUrl;
+
+    fn runner() -> Runner {
+        let server = Server {
+            name: "lab".into(),
+            provider: None,
+            url: RemoteUrl::parse("https://git.example").unwrap(),
+            ssh: None,
+            credential: None,
+            credentials: vec![],
+            known_hosts_file: None,
+            ca_file: None,
+            proxy: Proxy::Direct,
+            allow_loopback: false,
+        };
+        let tools = Tools {
+            door: Arc::new(Door::new(ProxyEnvironment::none())),
+            policy: Arc::new(Policy::new([server])),
+            credentials: Arc::new(Store::default()),
+            limits: crate::git::Limits::default(),
+            workspaces: None,
+        };
+        Runner::new(tools, Duration::from_secs(60))
+    }
+
+    fn offer(task: &str) -> Offer {
+        Offer {
+            attempt: AttemptId { task_id: "t".into(), attempt: 1 },
+            task: task.into(),
+            signature: None,
+            accept_within_ms: 10_000,
+            lease_ms: 60_000,
+        }
+    }
+
+    #[tokio::test]
+    async fn policy_decides_before_anything_runs_and_says_whether_another_agent_may() {
+        let mut runner = runner();
+        let mut refused = |task: &str| {
+            let reject = runner.admit(&offer(task)).unwrap_err();
+            let code = reject.diagnosis.unwrap().code;
+            (reject.reason, reject.retryable, code, reject.result.is_some())
+        };
+        let policy = RejectReason::Policy;
+        let undeclared = refused(r#"{"kind":"clone","url":"https://evil.example/x"}"#);
+        assert_eq!(undeclared, (policy, true, "server_not_declared".into(), true));
+        let malformed = refused(r#"{"kind":"clone","url":"file:///etc"}"#);
+        assert_eq!(malformed, (policy, false, "scheme_not_allowed".into(), true));
+        let unknown = refused(r#"{"kind":"dig","url":"https://git.example/x"}"#);
+        assert_eq!(unknown, (RejectReason::NotSupported, true, "task_not_allowed".into(), false));
+        assert!(runner.admit(&offer(r#"{"kind":"clone","url":"https://git.example/x"}"#)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_is_a_diagnosis_of_that_task() {
+        let mut runner = runner();
+        let attempt = AttemptId { task_id: "t".into(), attempt: 1 };
+        runner.admit(&offer(r#"{"kind":"connection-test","url":"https://git.example/x"}"#)).unwrap();
+        let Work { task, .. } = runner.admitted.remove(&attempt).unwrap();
+        let log = StageLog::default();
+        log.begin(Stage::Tls);
+        let id = runner.tasks.spawn(async { panic!("a bug") }).id();
+        let cancel = CancellationToken::new();
+        runner.running.insert(attempt.clone(), Running { id, task, log, cancel });
+        let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
+        let TaskOutput::Report(report) = result.result else { panic!("a report") };
+        let diagnosis = report.diagnosis.unwrap();
+        assert_eq!((diagnosis.code.as_str(), diagnosis.stage.as_str()), ("internal", "tls"));
+        assert_eq!(result.outcome, AttemptOutcome::Failed);
+        assert!(runner.running.is_empty());
+    }
 }

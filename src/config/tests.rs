@@ -9,7 +9,8 @@ use super::*;
 fn load_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let variables: HashMap<_, _> = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let variables: HashMap<_, _> =
+        variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     Config::load(&[file.path().to_owned()], &variables)
 }
 
@@ -58,14 +59,19 @@ fn what_is_shown_loads_again() {
 fn the_environment_changes_what_files_declare() {
     let url = [("SORTIE__SERVERS__ADO__URL", "https://new.example/x"), ("SORTIE__AGENT__MAX_TASKS", "8")];
     let config = load_with(GOOD, &url).unwrap();
-    assert_eq!((config.servers[0].url.to_string().as_str(), config.agent.max_tasks), ("https://new.example/x", 8));
+    assert_eq!(
+        (config.servers[0].url.to_string().as_str(), config.agent.max_tasks),
+        ("https://new.example/x", 8)
+    );
     let tags = load_with(GOOD, &[("SORTIE__AGENT__TAGS", "a,b")]).unwrap();
     assert_eq!(tags.agent.tags, ["a", "b"]);
 }
 
 #[test]
 fn the_environment_never_adds_a_server_or_a_credential() {
-    for variable in ["SORTIE__SERVERS__ADO2__URL", "SORTIE__CREDENTIALS__OTHER__KIND", "SORTIE__servers__x__url"] {
+    for variable in
+        ["SORTIE__SERVERS__ADO2__URL", "SORTIE__CREDENTIALS__OTHER__KIND", "SORTIE__servers__x__url"]
+    {
         let error = load_with(GOOD, &[(variable, "https://evil.example")]).unwrap_err();
         assert!(matches!(error, ConfigError::EnvironmentAdds { .. }), "{variable}: {error}");
     }
@@ -97,13 +103,28 @@ fn every_wrong_value_is_named_with_what_is_expected() {
         ("[servers.Ado]\nprovider = \"git\"", "`servers.Ado` expects a name of small letters"),
         ("[servers.ado]\nprovider = \"svn\"", "`servers.ado.provider` expects azure-devops, gitlab or git"),
         ("[servers.ado]\nprovider = \"git\"\nurl = \"file:///x\"", "`servers.ado.url` expects a URL, but"),
-        ("[servers.ado]\nprovider = \"git\"\nurl = \"https://x\"\nproxy = \"http://u@p:1\"", "`servers.ado.proxy` expects"),
-        ("[servers.ado]\nprovider = \"git\"\nurl = \"https://x\"\ncredential = \"no\"", "`servers.ado.credential` expects"),
+        (
+            "[servers.ado]\nprovider = \"git\"\nurl = \"https://x\"\nproxy = \"http://u@p:1\"",
+            "`servers.ado.proxy` expects",
+        ),
+        (
+            "[servers.ado]\nprovider = \"git\"\nurl = \"https://x\"\ncredential = \"no\"",
+            "`servers.ado.credential` expects",
+        ),
         ("[credentials.a]\nkind = \"key\"", "`credentials.a.kind` expects pat, password, bearer or ssh-key"),
         ("[credentials.a]\nkind = \"pat\"", "`credentials.a.secret` expects exactly one of"),
-        ("[credentials.a]\nkind = \"pat\"\nsecret = { file = \"/a\", env = \"B\" }", "`credentials.a.secret` expects exactly"),
-        ("[credentials.a]\nkind = \"pat\"\nsecret = { systemd = \"../x\" }", "`credentials.a.secret.systemd` expects"),
-        ("[credentials.a]\nkind = \"password\"\nsecret = { env = \"B\" }", "`credentials.a.username` expects"),
+        (
+            "[credentials.a]\nkind = \"pat\"\nsecret = { file = \"/a\", env = \"B\" }",
+            "`credentials.a.secret` expects exactly",
+        ),
+        (
+            "[credentials.a]\nkind = \"pat\"\nsecret = { systemd = \"../x\" }",
+            "`credentials.a.secret.systemd` expects",
+        ),
+        (
+            "[credentials.a]\nkind = \"password\"\nsecret = { env = \"B\" }",
+            "`credentials.a.username` expects",
+        ),
         ("[log]\nlevel = \"loud\"", "`log.level` expects"),
         ("[agent", "is not valid TOML"),
     ];
@@ -124,9 +145,10 @@ fn the_example_loads_and_names_every_key() {
     let example = include_str!("../../config.example.toml");
     load(example).unwrap();
     // Every commented key is valid, too: the comment sign is all that keeps it off.
-    let uncommented: String = example.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect::<Vec<_>>().join("\n");
+    let uncommented: String =
+        example.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect::<Vec<_>>().join("\n");
     load(&uncommented).unwrap();
-    for (table, keys) in super::raw::KEYS {
+    for (table, keys) in raw::KEYS {
         for key in *keys {
             assert!(uncommented.contains(key), "{table}.{key}");
         }
