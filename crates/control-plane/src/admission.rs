@@ -24,8 +24,8 @@ pub enum Refusal {
     Unknown,
     /// The base URL is not the one of the enrollment.
     #[error(
-        "the agent dialed {dialed} and enrolled at {enrolled}; let it dial that one, enroll it again, or start \
-         the control plane with --public-url {dialed}"
+        "the agent dialed {dialed} and enrolled at {enrolled}; let it dial that one, enroll it again, \
+         or start the control plane with --public-url {dialed}"
     )]
     Origin {
         /// The base URL in the `hello`.

@@ -23,6 +23,7 @@ use crate::settings::{Limits, Times};
 use crate::store::{OpenError, ServeLock, Store};
 
 use accept::Acceptor;
+pub use accept::Place;
 pub use tls::TlsError;
 
 /// How many connections may wait to be accepted.
@@ -62,8 +63,8 @@ pub enum ServeError {
     AddressInvalid(String),
     /// Others could read along.
     #[error(
-        "--listen {0}: without TLS it listens on loopback only; give --tls-cert and --tls-key, or --behind-proxy where \
-         a proxy on this network does TLS"
+        "--listen {0}: without TLS it listens on loopback only; give --tls-cert and --tls-key, \
+         or --behind-proxy where a proxy on this network does TLS"
     )]
     AddressNotAllowed(SocketAddr),
     /// Something else listens there, or it is not an address of this host.

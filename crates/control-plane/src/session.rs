@@ -20,6 +20,9 @@ use crate::store::Store;
 /// How long a session that was told its end may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many characters of an agent's own words go into the log.
+const LOGGED_CHARS: usize = 64;
+
 /// What comes out of a transport.
 #[derive(Debug)]
 pub enum Incoming {
@@ -114,7 +117,12 @@ where
         Err(refusal) => return peer.end(refusal.into()).await,
     };
     drop(handshake);
-    tracing::info!(session.id = %session, agent.id = %connected.agent_id, agent.name = %connected.name, "an agent connected");
+    tracing::info!(
+        session.id = %session,
+        agent.id = %connected.agent_id,
+        agent.name = %connected.name,
+        "an agent connected"
+    );
     let (outbound, messages) = mpsc::channel(peer.limits.outbound_messages);
     match engine.connect(connected, outbound).await {
         Ok(true) => {}
@@ -198,7 +206,9 @@ where
             None => Ok(()),
             Some(AgentMessage::Hello(_)) => self.complain(unexpected("this session is open already")).await,
             Some(AgentMessage::Error(error)) => {
-                tracing::warn!(session.id = %session, error.code = ?error.code, "an agent did not understand a message");
+                // The text is the agent's and may be of any length.
+                let code: String = error.code.chars().take(LOGGED_CHARS).collect();
+                tracing::warn!(session.id = %session, error.code = ?code, "a message was not understood");
                 Ok(())
             }
             Some(message) => {

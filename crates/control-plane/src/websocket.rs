@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -17,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::api::App;
 use crate::api::problem::ApiError;
 use crate::identity::canonical_origin;
+use crate::server::Place;
 use crate::session::{self, Incoming, Outgoing, SessionContext};
 
 /// After how many seconds an agent that met too many others may come back.
@@ -29,6 +31,7 @@ const BUSY_RETRY_SECONDS: u64 = 1;
 /// agents are proving who they are.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
+    Extension(place): Extension<Place>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -57,7 +60,7 @@ pub async fn upgrade(
     let alive = app.sessions.token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         serve(app, socket, handshake).await;
-        drop(alive);
+        drop((alive, place));
     }))
 }
 

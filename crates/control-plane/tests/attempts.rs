@@ -183,7 +183,7 @@ async fn work_that_was_done_before_the_cancel_came_counts() {
 
 #[tokio::test]
 async fn an_unanswered_offer_goes_elsewhere_and_its_late_result_is_stale() {
-    let times = Times { accept: Duration::from_millis(100), ..Times::default() };
+    let times = Times { accept: Duration::from_secs(1), ..Times::default() };
     let rig = Rig::with(times, Limits::default()).await;
     let mut slow = rig.agent("a", &[]).await;
     let id = rig.task(json!({})).await;

@@ -101,3 +101,28 @@ async fn what_is_no_http_harms_nobody() {
     assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert_eq!(rig.get("/healthz").await.status, 200);
 }
+
+#[tokio::test]
+async fn agents_count_among_the_connections() {
+    let rig = Rig::with(Times::default(), Limits { connections: 2, ..Limits::default() }).await;
+    let identity = rig.enrolled("a").await;
+    let agent = identity.connect(&rig.url, &[], &[], &[]).await;
+    // The client keeps its own connection, so that no place is left: the next one waits to be accepted.
+    assert_eq!(rig.get("/healthz").await.status, 200);
+    let address = rig.url.strip_prefix("http://").unwrap().to_owned();
+    let waiting = tokio::spawn(async move { get_health(&address).await });
+    assert_eq!(rig.get("/healthz").await.status, 200);
+    assert!(!waiting.is_finished());
+    drop(agent);
+    let answer = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test plays the client")]
+async fn get_health(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}

@@ -59,7 +59,8 @@ impl Operation {
 
     fn header(mut self, name: &str, description: &str) -> Self {
         self.parameters.push(json!({
-            "name": name, "in": "header", "required": false, "description": description, "schema": {"type": "string"},
+            "name": name, "in": "header", "required": false, "description": description,
+            "schema": {"type": "string"},
         }));
         self
     }
@@ -129,7 +130,9 @@ fn parameters_of(schema: &Value) -> Vec<Value> {
         let mut schema = schema.clone();
         let fields = schema.as_object_mut();
         let description = fields.and_then(|fields| fields.remove("description"));
-        json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
+        json!({
+            "name": name, "in": "query", "required": false, "description": description, "schema": schema,
+        })
     };
     properties.into_iter().flatten().map(parameter).collect()
 }
@@ -357,7 +360,8 @@ mod tests {
         let file = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             file == served,
-            "openapi.json is stale; write it with: SORTIE_UPDATE_OPENAPI=1 cargo test -p sortie-control openapi"
+            "openapi.json is stale; write it with: \
+             SORTIE_UPDATE_OPENAPI=1 cargo test -p sortie-control openapi"
         );
     }
 

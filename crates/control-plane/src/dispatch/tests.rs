@@ -168,7 +168,8 @@ fn a_restored_task_goes_on_where_it_was() {
     let welcome = core.handle(at(1), connected("a", "s1", vec![running.clone()], vec![]));
     assert!(welcome.iter().any(|action| matches!(
         action,
-        Action::Persist(Transition::AttemptEnded { attempt, counted: false, .. }) if attempt.task_id == "offered"
+        Action::Persist(Transition::AttemptEnded { attempt, counted: false, .. })
+            if attempt.task_id == "offered"
     )));
     let done = core.handle(at(2), says("s1", result(&running, AttemptOutcome::Succeeded)));
     assert_eq!(completions(&done), [("running".to_owned(), Outcome::Succeeded)]);

@@ -40,6 +40,16 @@ impl Batch {
         self.commands
     }
 
+    /// Whether the store is about to change what an administrator decided about an agent.
+    fn decides_about(&self, agent: &str) -> bool {
+        self.transitions.iter().any(|transition| match transition {
+            Transition::AgentMode { agent_id, .. } | Transition::AgentRevoked { agent_id } => {
+                agent_id == agent
+            }
+            _ => false,
+        })
+    }
+
     pub(super) fn add(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -55,12 +65,17 @@ impl Engine {
     pub(super) async fn take(&mut self, batch: &mut Batch, command: Command) -> Result<(), StoreError> {
         batch.commands += 1;
         match command {
-            Command::Connect { connected, outbound, reply } => {
-                // The registration may have ended while the agent was proving who it is.
-                if self.store.agent(&connected.agent_id).await?.is_none() {
-                    let _ = reply.send(false);
+            Command::Connect { mut connected, outbound, reply } => {
+                if batch.decides_about(&connected.agent_id) {
+                    self.held = Some(Command::Connect { connected, outbound, reply });
                     return Ok(());
                 }
+                // The registration may have ended, or changed, while the agent was proving who it is.
+                let Some(record) = self.store.agent(&connected.agent_id).await? else {
+                    let _ = reply.send(false);
+                    return Ok(());
+                };
+                connected.mode = record.mode;
                 let session = Session { outbound, connected_at: wall_clock() };
                 self.sessions.insert(connected.session.clone(), session);
                 self.feed(batch, Event::AgentConnected(connected));

@@ -25,6 +25,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The longest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// A connection's place among those that may be open. Its request carries it, so that a WebSocket keeps it
+/// after the upgrade.
+#[derive(Debug, Clone)]
+pub struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 /// What accepts, and what every connection is given.
 pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
@@ -89,11 +96,12 @@ impl Connection {
         // Small messages go out at once; where the option fails they go out a little later.
         let _ = stream.set_nodelay(true);
         let abort = self.abort.clone();
+        let place = Place { _permit: Arc::new(place) };
         let served = async {
             match self.tls.clone() {
-                None => self.speak(stream, peer).await,
+                None => self.speak(stream, peer, place).await,
                 Some(tls) => match timeout(self.header_timeout, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => self.speak(stream, peer).await,
+                    Ok(Ok(stream)) => self.speak(stream, peer, place).await,
                     Ok(Err(error)) => {
                         tracing::debug!(%error, client.address = %peer, "a TLS handshake failed")
                     }
@@ -105,15 +113,14 @@ impl Connection {
             () = served => {}
             () = abort.cancelled() => {}
         }
-        drop(place);
     }
 
-    async fn speak<S>(self, stream: S, peer: SocketAddr)
+    async fn speak<S>(self, stream: S, peer: SocketAddr, place: Place)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let behind_proxy = self.behind_proxy;
-        let service = tower_service(self.router, peer, behind_proxy);
+        let service = tower_service(self.router, peer, behind_proxy, place);
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
@@ -139,6 +146,7 @@ fn tower_service(
     router: Router,
     peer: SocketAddr,
     behind_proxy: bool,
+    place: Place,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response,
@@ -146,9 +154,11 @@ fn tower_service(
     Future: Send,
 > + Clone {
     let inner = TowerToHyperService::new(router.into_service());
-    hyper::service::service_fn(move |request: Request<Incoming>| {
+    hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
         let client = client(&request, peer, behind_proxy);
-        tracing::debug!(client.address = %client, http.method = %request.method(), http.path = ?request.uri().path(), "a request");
+        let (method, path) = (request.method(), request.uri().path());
+        tracing::debug!(client.address = %client, http.method = %method, http.path = ?path, "a request");
         hyper::service::Service::call(&inner, request)
     })
 }

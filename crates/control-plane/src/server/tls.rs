@@ -14,7 +14,10 @@ use super::TlsFiles;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file with the certificate.
-    #[error("--tls-cert {path}: {source}; name a file with the certificate and its chain in PEM", path = path.display())]
+    #[error(
+        "--tls-cert {path}: {source}; name a file with the certificate and its chain in PEM",
+        path = path.display()
+    )]
     Certificate {
         /// The file.
         path: PathBuf,
@@ -22,7 +25,10 @@ pub enum TlsError {
         source: rustls_pki_types::pem::Error,
     },
     /// The file with the key.
-    #[error("--tls-key {path}: {source}; name a file with the private key in PEM", path = path.display())]
+    #[error(
+        "--tls-key {path}: {source}; name a file with the private key in PEM",
+        path = path.display()
+    )]
     Key {
         /// The file.
         path: PathBuf,

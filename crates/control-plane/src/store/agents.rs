@@ -165,10 +165,10 @@ impl Sqlite {
         // A key that comes with a new token keeps its identifier and takes what the new token gives.
         let id = known.map_or_else(|| agent.id.clone(), |known| known.id);
         sqlx::query(
-            "INSERT INTO agents (id, name, public_key, origin, tags, token_tags, token_hash, version, os, arch, \
-             created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name, origin = excluded.origin, tags = excluded.tags, \
-             token_tags = excluded.token_tags, token_hash = excluded.token_hash",
+            "INSERT INTO agents (id, name, public_key, origin, tags, token_tags, token_hash, \
+             version, os, arch, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, origin = excluded.origin, \
+             tags = excluded.tags, token_tags = excluded.token_tags, token_hash = excluded.token_hash",
         )
         .bind(&id)
         .bind(&agent.name)

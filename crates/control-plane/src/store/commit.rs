@@ -44,7 +44,8 @@ async fn apply(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), 
         Transition::TaskPosted { .. } => task_posted(tx, now, transition).await,
         Transition::AttemptOffered { attempt, agent_id, agent_name } => {
             sqlx::query(
-                "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) \
+                 VALUES (?, ?, ?, ?, ?)",
             )
             .bind(&attempt.task_id)
             .bind(attempt.attempt)
@@ -152,8 +153,8 @@ async fn attempt_ended(tx: &mut Tx, now: Millis, transition: &Transition) -> Res
     };
     let diagnosis = diagnosis.as_ref().map(|it| to_text("diagnosis", it)).transpose()?;
     sqlx::query(
-        "UPDATE attempts SET ended_at = ?, outcome = ?, diagnosis = ?, reason = ?, by_result = ?, counted = ? \
-         WHERE task_id = ? AND number = ?",
+        "UPDATE attempts SET ended_at = ?, outcome = ?, diagnosis = ?, reason = ?, by_result = ?, \
+         counted = ? WHERE task_id = ? AND number = ?",
     )
     .bind(now)
     .bind(word(outcome))
@@ -187,7 +188,8 @@ async fn task_completed(tx: &mut Tx, now: Millis, transition: &Transition) -> Re
 
 async fn agent_connected(tx: &mut Tx, now: Millis, agent: &Connected) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE agents SET tags = ?, version = ?, os = ?, arch = ?, max_tasks = ?, last_seen_at = ? WHERE id = ?",
+        "UPDATE agents SET tags = ?, version = ?, os = ?, arch = ?, max_tasks = ?, last_seen_at = ? \
+         WHERE id = ?",
     )
     .bind(to_text("list of tags", &agent.own_tags)?)
     .bind(&agent.version)

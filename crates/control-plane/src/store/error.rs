@@ -63,7 +63,10 @@ pub enum OpenError {
     #[error("the database is given as sqlite:PATH, such as sqlite:/var/lib/sortie-control/control.db")]
     UnknownUrl,
     /// The directory is missing, or the file cannot be made.
-    #[error("{path} cannot be created: {source}; make its directory and let this user write there", path = path.display())]
+    #[error(
+        "{path} cannot be created: {source}; make its directory and let this user write there",
+        path = path.display()
+    )]
     CannotCreate {
         /// The database file.
         path: PathBuf,
@@ -71,13 +74,19 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another process serves this database.
-    #[error("another sortie-control serves {path}; stop it first, or give this one a database of its own", path = path.display())]
+    #[error(
+        "another sortie-control serves {path}; stop it first, or give this one a database of its own",
+        path = path.display()
+    )]
     InUse {
         /// The database file.
         path: PathBuf,
     },
     /// A newer version has been here.
-    #[error("{path} was written by a newer version of sortie-control; install that version", path = path.display())]
+    #[error(
+        "{path} was written by a newer version of sortie-control; install that version",
+        path = path.display()
+    )]
     Newer {
         /// The database file.
         path: PathBuf,

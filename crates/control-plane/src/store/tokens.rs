@@ -28,7 +28,8 @@ impl Sqlite {
         token: &EnrollmentToken,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO enrollment_tokens (hash, tags, max_uses, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO enrollment_tokens (hash, tags, max_uses, created_at, expires_at) \
+             VALUES (?, ?, ?, ?, ?)",
         )
         .bind(&token.hash)
         .bind(to_text("list of tags", &token.tags)?)
