@@ -6,7 +6,6 @@ use git2::build::CheckoutBuilder;
 use git2::{ErrorClass, Oid, Repository};
 
 use super::clone::write_error;
-use super::references::internal;
 use super::survey::survey;
 use super::target::Scratch;
 use super::wire::Wire;
@@ -50,10 +49,7 @@ pub(super) fn check_out(
         }
         // The survey has found what we know to be unsafe; libgit2 knows a path that we do not.
         ErrorClass::Checkout => Error::UnsafePath { path: String::new() },
-        ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::Index => {
-            write_error(scratch, "writing the files", &error)
-        }
-        _ => internal("writing the files", &error),
+        _ => write_error(scratch, "writing the files", &error),
     })?;
     Ok(CheckedOut { files: seen.files, lfs_pointers: seen.lfs_pointers, submodules: seen.submodules })
 }

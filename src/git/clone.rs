@@ -277,7 +277,7 @@ fn download_error(wire: &Wire, scratch: &Scratch, selected: &Selected, error: &g
         ErrorClass::Indexer | ErrorClass::Odb | ErrorClass::Zlib | ErrorClass::Object | ErrorClass::Sha1 => {
             Error::PackCorrupt(PackProblem::Damaged)
         }
-        _ => internal("fetching", error),
+        _ => scratch.unless_disk_is_full(internal("fetching", error)),
     }
 }
 
@@ -287,7 +287,7 @@ pub(super) fn write_error(scratch: &Scratch, what: &'static str, error: &git2::E
         ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::Index | ErrorClass::Config => {
             scratch.write_error()
         }
-        _ => internal(what, error),
+        _ => scratch.unless_disk_is_full(internal(what, error)),
     }
 }
 

@@ -152,6 +152,14 @@ impl Scratch {
         let source = probe().err().unwrap_or_else(|| ErrorKind::Other.into());
         target_error(&self.target, source)
     }
+
+    /// The same where it is not even said to be about a write: libgit2 loses that on some of its ways.
+    pub(super) fn unless_disk_is_full(&self, otherwise: Error) -> Error {
+        match self.write_error() {
+            full @ Error::DiskFull { .. } => full,
+            _ => otherwise,
+        }
+    }
 }
 
 impl Drop for Scratch {
