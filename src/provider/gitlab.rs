@@ -242,10 +242,9 @@ async fn searched(api: &Api, place: &Place) -> Result<Option<Value>, ProviderErr
 /// The new path of a project, from the call that the server's redirect names. The redirect is read and not
 /// followed: only a project's number on this very API is taken from it.
 async fn moved(api: &Api, place: &Place, answer: &Answer) -> ProviderError {
-    let location = answer.location().unwrap_or_default();
-    let id =
-        location.rsplit('/').next().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
-    let Some(id) = id.filter(|_| location.ends_with(&format!("/api/v4/projects/{}", last(&location)))) else {
+    let location = answer.local_redirect(api.origin()).unwrap_or_default();
+    let id = location.strip_prefix(&place.api("projects/"));
+    let Some(id) = id.filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())) else {
         return answer.general_error("the project in JSON");
     };
     let named = match api.get(&place.api(&format!("projects/{id}"))).await {
@@ -253,10 +252,6 @@ async fn moved(api: &Api, place: &Place, answer: &Answer) -> ProviderError {
         Err(_) => None,
     };
     ProviderError::RepositoryMoved { to: named.map(|path| place.with_repository(&path).shown()) }
-}
-
-fn last(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 fn token_facts(json: &Value) -> Result<TokenFacts, ProviderError> {

@@ -52,9 +52,9 @@ impl Api {
         Self { client, credential: Some((header, value)) }
     }
 
-    /// Whether requests carry a credential.
-    pub fn has_credential(&self) -> bool {
-        self.credential.is_some()
+    /// `scheme://host[:port]`.
+    pub fn origin(&self) -> &str {
+        self.client.origin()
     }
 
     /// Sends a GET.

@@ -14,7 +14,7 @@ use crate::provider::detect::{self, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, azure_devops, gitlab};
 use crate::remote_url::Scheme;
-use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
+use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
 
 /// A clone as it was asked for.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     let mut subject = Subject { url: request.target.shown(), ..Subject::default() };
     let outcome = work(request, tools, control, log, &mut subject).await;
     let mut report = match outcome {
-        Ok((cloned, path)) => succeeded(cloned, path, log),
+        Ok((cloned, path, is_plain)) => succeeded(cloned, path, is_plain, log),
         Err(failed) => {
             let stage = failed.stage(log.current());
             Report {
@@ -99,8 +99,13 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     report
 }
 
-fn succeeded(cloned: Cloned, path: PathBuf, log: &StageLog) -> Report {
-    let warnings = cloned.warnings.iter().map(|warning: &CloneWarning| match *warning {}).collect();
+fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> Report {
+    let mut warnings: Vec<Diagnosis> =
+        cloned.warnings.iter().map(|warning: &CloneWarning| match *warning {}).collect();
+    if is_plain {
+        log.warn_at(Stage::Connect);
+        warnings.push(Diagnosis::new(Code::PlainHttp, Stage::Connect, "", vec![]));
+    }
     Report {
         commit: Some(cloned.commit),
         reference: cloned.reference,
@@ -121,7 +126,7 @@ async fn work(
     control: &Control,
     log: &StageLog,
     subject: &mut Subject,
-) -> Result<(Cloned, PathBuf), Failure> {
+) -> Result<(Cloned, PathBuf, bool), Failure> {
     let credential = request.credential.as_deref();
     let prepared = login::prepare(&request.target, credential, tools, control, log, subject).await?;
     let target = match &request.destination {
@@ -131,6 +136,7 @@ async fn work(
     let provider = request.provider.or(prepared.target.server.provider);
     let provider = provider.or_else(|| detect::by_shape(&prepared.target.url));
     subject.provider = provider;
+    let is_plain = prepared.target.url.scheme() == Scheme::Http;
     let remote = if prepared.target.is_ssh() {
         over_ssh(prepared, provider, tools)?
     } else {
@@ -139,8 +145,8 @@ async fn work(
     let wanted =
         CloneRequest { reference: request.reference.clone(), depth: request.depth, target: target.clone() };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
-    let cloned = git::clone(&remote, &wanted, control, log).await.map_err(Failure::Git)?;
-    Ok((cloned, target))
+    let cloned = git::clone(&remote, &wanted, control, log).await?;
+    Ok((cloned, target, is_plain))
 }
 
 fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Remote, Failure> {
@@ -163,9 +169,6 @@ async fn over_https(
     let connected = until_stopped(control, tools.door.connect(&endpoint, log)).await;
     drop(connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?);
     log.pass();
-    if target.url.scheme() == Scheme::Http {
-        log.warn_at(Stage::Connect);
-    }
     let client = until_stopped(control, tools.door.client(&endpoint)).await;
     let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
     let base = target.server.provider.map(|_| &target.server.url);

@@ -148,7 +148,7 @@ impl Test<'_> {
             {
                 Err(self.scope_missing(git_scope, Some(body)))
             }
-            Err(error) => Err(Failure::Git(error)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -84,6 +84,16 @@ impl Subject {
 /// Code, what was seen, and the remedies that name the actual thing.
 type Finding = (Code, String, Vec<String>);
 
+impl From<git::Error> for Failure {
+    fn from(error: git::Error) -> Self {
+        match error {
+            git::Error::Cancelled => Self::Stopped(Stopped::Cancelled),
+            git::Error::DeadlineExceeded => Self::Stopped(Stopped::DeadlineExceeded),
+            error => Self::Git(error),
+        }
+    }
+}
+
 impl Failure {
     /// The stage where it shows, given the one that ran.
     pub(super) fn stage(&self, running: Option<Stage>) -> Stage {
@@ -94,6 +104,7 @@ impl Failure {
             Self::Dial(error) => error.stage(),
             Self::Provider(error) => remote::provider_stage(error, running),
             Self::ScopeMissing { .. } | Self::Git(git::Error::Forbidden { .. }) => Stage::Authorize,
+            Self::Git(git::Error::SignInPage { status: 200, .. }) => running_or(Stage::Repository),
             Self::Git(error) => error.stage(running),
             Self::Stopped(_) => running_or(Stage::Policy),
         }
@@ -115,7 +126,7 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
     };
-    Diagnosis::new(code, stage, &seen, remedies)
+    Diagnosis::new(code, stage, seen.trim_end_matches('.'), remedies)
 }
 
 fn cancelled(stage: Stage) -> Finding {

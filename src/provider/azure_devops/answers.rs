@@ -49,6 +49,10 @@ pub(super) fn judge(
         200 => answer.good_json(expected),
         _ if is_sign_in(answer) => Err(ProviderError::SignInPage { status: answer.status }),
         401 => Err(unauthorized(answer, names)),
+        // A 403 that names no user comes from something in front of the server.
+        403 if names.scope.is_empty() && answer.header("x-vss-userdata").is_none() => {
+            Err(answer.unexpected(expected))
+        }
         403 => Err(forbidden(answer, names)),
         404 => Err(not_found(answer, names, expected)),
         _ => Err(answer.general_error(expected)),

@@ -241,8 +241,16 @@ mod tests {
             ("https://ado.corp/ado/Coll/Shop/_git/web", None, place("/ado/Coll", "Shop", "web")),
             ("https://ado.corp/Coll/_git/web", None, place("/Coll", "web", "web")),
             ("https://ado.corp/tfs/Coll/_git/web", None, place("/tfs/Coll", "web", "web")),
-            ("https://ado.corp/tfs/Coll/_git/web", Some("https://ado.corp"), place("/tfs/Coll", "web", "web")),
-            ("https://ado.corp/tfs/Coll/_git/web", Some("https://ado.corp/tfs"), place("/tfs/Coll", "web", "web")),
+            (
+                "https://ado.corp/tfs/Coll/_git/web",
+                Some("https://ado.corp"),
+                place("/tfs/Coll", "web", "web"),
+            ),
+            (
+                "https://ado.corp/tfs/Coll/_git/web",
+                Some("https://ado.corp/tfs"),
+                place("/tfs/Coll", "web", "web"),
+            ),
             ("https://ado.corp/Coll/Shop/_git/_full/web", None, place("/Coll", "Shop", "web")),
             ("https://ado.corp/Coll/Shop/_git/_optimized/web", None, place("/Coll", "Shop", "web")),
             ("https://ado.corp/Coll/My%20Shop/_git/a%20b", None, place("/Coll", "My%20Shop", "a%20b")),

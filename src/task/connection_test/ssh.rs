@@ -1,6 +1,7 @@
 //! A test over SSH: git itself is all that there is to ask.
 
 use super::Test;
+use crate::provider::Provider;
 use crate::provider::detect::{self, Known};
 use crate::report::Stage;
 use crate::task::diagnose::Failure;
@@ -21,13 +22,15 @@ impl Test<'_> {
     pub(super) async fn over_ssh(&mut self, prepared: Prepared) -> Result<(), Failure> {
         let Prepared { target, credential } = prepared;
         self.planned = STAGES.to_vec();
-        let place = detect::over_ssh(Known {
-            url: &target.url,
-            base: None,
-            provider: self.request.provider.or(target.server.provider),
-            scope: self.request.scope,
-        });
+        let provider = self.request.provider.or(target.server.provider);
+        let known = Known { url: &target.url, base: None, provider, scope: self.request.scope };
+        let place = detect::over_ssh(known);
         self.set_place(&place);
+        if place.provider() == Provider::Git && provider.is_none() {
+            // Nothing but git was asked, so that nobody knows what else is there.
+            self.report.target.provider = None;
+            self.subject.provider = None;
+        }
         let Some(key) = credential else { return Err(Failure::NoCredential) };
         // Whatever the form of the path, only the server can say what it leads to.
         let url = place.git_url().unwrap_or_else(|| target.url.clone());

@@ -78,6 +78,10 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::Forbidden { body } => scope_missing(&git_scopes(subject), Some(body), subject),
         git::Error::NotFound { .. } => (Code::RepositoryNotFoundOrDenied, subject.url.clone(), vec![]),
         git::Error::RateLimited { retry_after } => rate_limited(*retry_after),
+        // A page that pretends that all is well comes from a portal or a web server, and not from a sign-in.
+        git::Error::SignInPage { status: 200, .. } => {
+            unexpected("git's list of references", 200, Some("a page of HTML"), "")
+        }
         git::Error::SignInPage { .. } => (Code::SignInPage, seen, vec![]),
         git::Error::Redirected { location, same_origin: true, .. } => {
             (Code::RepositoryMoved, format!("it redirects to {location}"), vec![format!("Use {location}.")])
