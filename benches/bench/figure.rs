@@ -1,0 +1,88 @@
+//! One line of what comes out.
+
+use std::time::Duration;
+
+use crate::statistics::{Times, milliseconds};
+
+/// What a figure must not exceed.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// Times as long as the other program takes.
+    Ratio(f64),
+    /// Milliseconds.
+    Milliseconds(f64),
+    /// Megabytes of a million bytes.
+    Megabytes(f64),
+    /// Nothing was promised; it is shown for orientation.
+    None,
+}
+
+/// A quantity in its unit.
+#[derive(Clone, Copy)]
+pub(crate) enum Quantity {
+    /// Milliseconds.
+    Milliseconds(f64),
+    /// Megabytes of a million bytes.
+    Megabytes(f64),
+}
+
+/// A measured quantity, beside another program's where there is one to compare with.
+pub(crate) struct Figure {
+    /// What was measured.
+    pub(crate) name: String,
+    /// Sortie's.
+    pub(crate) ours: Quantity,
+    /// The other program's.
+    pub(crate) theirs: Option<Quantity>,
+    /// What was promised.
+    pub(crate) target: Target,
+}
+
+impl Quantity {
+    /// A time.
+    pub(crate) fn of(time: Duration) -> Self {
+        Self::Milliseconds(milliseconds(time))
+    }
+
+    fn number(self) -> f64 {
+        match self {
+            Self::Milliseconds(number) | Self::Megabytes(number) => number,
+        }
+    }
+
+    /// The number with its unit.
+    pub(crate) fn in_words(self) -> String {
+        match self {
+            Self::Milliseconds(number) if number >= 100.0 => format!("{number:.0} ms"),
+            Self::Milliseconds(number) => format!("{number:.1} ms"),
+            Self::Megabytes(number) => format!("{number:.1} MB"),
+        }
+    }
+}
+
+impl Figure {
+    /// The medians of two programs.
+    pub(crate) fn compared(name: &str, ours: &Times, theirs: &Times, target: Target) -> Self {
+        let (ours, theirs) = (Quantity::of(ours.median()), Quantity::of(theirs.median()));
+        Self { name: name.to_owned(), ours, theirs: Some(theirs), target }
+    }
+
+    /// A quantity of Sortie's alone.
+    pub(crate) fn alone(name: &str, ours: Quantity, target: Target) -> Self {
+        Self { name: name.to_owned(), ours, theirs: None, target }
+    }
+
+    /// How many times the other program's quantity ours is.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.theirs.map(|theirs| self.ours.number() / theirs.number())
+    }
+
+    /// Whether it exceeds its target.
+    pub(crate) fn is_over(&self) -> bool {
+        match self.target {
+            Target::Ratio(most) => self.ratio().is_some_and(|ratio| ratio > most),
+            Target::Milliseconds(most) | Target::Megabytes(most) => self.ours.number() > most,
+            Target::None => false,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The table, on the screen and in the documentation.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::effort::Effort;
+use crate::figure::{Figure, Target};
+
+/// Where the last full run is kept, below the package's directory.
+const FILE: &str = "docs/benchmarks.md";
+/// What stands for something that is not there.
+const NOTHING: &str = "";
+
+/// The figures as a table in Markdown whose columns are aligned for the eye as well.
+pub(crate) fn table(figures: &[Figure]) -> String {
+    let head = ["figure", "Sortie", "git", "ratio", "target", ""].map(str::to_owned);
+    let mut rows = vec![head];
+    rows.extend(figures.iter().map(row));
+    let widths = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
+        .collect::<Vec<_>>();
+    let line = |cells: &[String; 6]| {
+        let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 | 5 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+    };
+    let rule = widths.iter().enumerate().map(|(column, width)| match column {
+        0 | 5 => "-".repeat(width + 2),
+        _ => "-".repeat(width + 1) + ":",
+    });
+    let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
+    let mut lines = rows.iter().map(line);
+    lines.next().unwrap_or_default() + &rule + &lines.collect::<String>()
+}
+
+fn row(figure: &Figure) -> [String; 6] {
+    let target = match figure.target {
+        Target::Ratio(most) => format!("≤ {most:.1} ×"),
+        Target::Milliseconds(most) => format!("≤ {most:.0} ms"),
+        Target::Megabytes(most) => format!("≤ {most:.0} MB"),
+        Target::None => NOTHING.to_owned(),
+    };
+    let verdict = match figure.target {
+        Target::None => NOTHING,
+        _ if figure.is_over() => "**over**",
+        _ => "ok",
+    };
+    [
+        figure.name.clone(),
+        figure.ours.in_words(),
+        figure.theirs.map_or_else(String::new, |theirs| theirs.in_words()),
+        figure.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2} ×")),
+        target,
+        verdict.to_owned(),
+    ]
+}
+
+/// Writes the table with what one has to know of it, and returns the file.
+///
+/// # Errors
+/// What the system answers when the file cannot be written.
+pub(crate) fn write(table: &str, facts: &[(&str, String)], effort: &Effort) -> io::Result<PathBuf> {
+    let facts = facts.iter().map(|(name, fact)| format!("- {name}: {fact}\n")).collect::<String>();
+    let Effort { warm_ups, tests, clones, objects, starts, tasks, .. } = effort;
+    let text = format!(
+        "# Measurements\n\n\
+         Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\n\
+         {table}\n\
+         ## The machine\n\n\
+         {facts}\n\
+         ## What was measured\n\n\
+         - Times are medians where nothing else is said, and the wall time of a whole program from its start to its end.\n\
+         - `sortie` and `git` take turns, after {warm_ups} runs of each that do not count, against the same nginx with\n\
+         \x20 `git http-backend` over TLS on loopback, with the same certificate authority and the same token, sent with\n\
+         \x20 the first request by both.\n\
+         - Connection tests: {tests} runs of each program on a repository of a few commits.\n\
+         - Clones: {clones} runs of each program of a generated repository of at least {objects} objects, into memory\n\
+         \x20 where the system has a directory for that. The server's work is part of the time.\n\
+         - Memory: the resident set (VmRSS) of a connected agent five seconds after its start, and after the tasks below.\n\
+         - Start: {starts} starts of an enrolled agent, from the start of the process to its line `session is open`,\n\
+         \x20 which it writes when it has the `welcome`.\n\
+         - From POST to result: {tasks} connection tests, one after the other, with a client that keeps its\n\
+         \x20 connection: POST, then GET with `?wait=30s`; less the `duration_ms` that each report gives itself.\n\
+         \x20 The database is SQLite, which is synced before each answer.\n"
+    );
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    std::fs::write(&file, text)?;
+    Ok(file)
+}

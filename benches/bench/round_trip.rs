@@ -1,0 +1,124 @@
+//! From the POST of a task to its result, beyond the work itself.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde_json::{Value, json};
+use stand_ins::{Authority, Gitlab, Repository, StandIns, World};
+
+use crate::daemon::memory_of;
+use crate::effort::Effort;
+use crate::figure::{Figure, Quantity, Target};
+use crate::statistics::Times;
+use crate::support::agent::Agent;
+use crate::support::control_plane::ControlPlane;
+use crate::support::repository::SampleRepository;
+
+/// What the slowest of a hundred tasks may take beyond the work.
+const SLOWEST_TARGET: Target = Target::Milliseconds(50.0);
+/// The token of the server's user.
+const TOKEN: &str = "token-for-measurements";
+/// The repository's path on the server.
+const PATH: &str = "group/web";
+
+/// Measures all of it.
+pub(crate) fn measure(effort: &Effort) -> Vec<Figure> {
+    let scratch = tempfile::tempdir().expect("a private directory");
+    let sample = SampleRepository::small(&scratch.path().join("web.git"));
+    let authority = Authority::create(scratch.path()).expect("an authority for certificates");
+    let world = World::new()
+        .with_gitlab(Gitlab::default())
+        .with_user("ada", "not-used")
+        .with_pat("ada", TOKEN, &["read_api", "read_repository"])
+        .with_repository(Repository::gitlab(PATH, &sample.directory).read_by("ada"));
+    let stand_ins = StandIns::start(world, &authority).expect("the stand-in of a GitLab");
+    let url = stand_ins.gitlab.as_ref().expect("a GitLab").url();
+    let control_plane = ControlPlane::start();
+    let agent = Agent::plan("bench")
+        .with_toml(&format!(
+            "[servers.gitlab]\nprovider = \"gitlab\"\nurl = \"{url}\"\ncredential = \"gitlab_pat\"\n\
+             ca_file = \"{}\"\n",
+            authority.ca_file().display()
+        ))
+        .with_credential("gitlab_pat", "pat", TOKEN, "")
+        .start(&control_plane);
+    eprintln!("POST to result: {} tasks", effort.tasks);
+    let task = json!({"kind": "connection-test", "url": format!("{url}/{PATH}"), "provider": "gitlab"});
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let times = Times::new(runtime.block_on(beyond_the_work(&control_plane, &task, effort)));
+    let memory = memory_of(&agent);
+    vec![
+        Figure::alone(
+            "POST to result beyond the work, half of all",
+            Quantity::of(times.median()),
+            Target::None,
+        ),
+        Figure::alone(
+            "POST to result beyond the work, 99 of 100",
+            Quantity::of(times.percentile(99)),
+            SLOWEST_TARGET,
+        ),
+        Figure::alone(
+            &format!("resident memory of an agent after {} tasks", effort.tasks),
+            memory,
+            Target::None,
+        ),
+    ]
+}
+
+/// Runs the task again and again, and takes from each time what its report says that the work took.
+async fn beyond_the_work(control_plane: &ControlPlane, task: &Value, effort: &Effort) -> Vec<Duration> {
+    let client = RestClient::new(control_plane);
+    for _ in 0..effort.warm_ups {
+        client.run(task).await;
+    }
+    let mut times = Vec::new();
+    for _ in 0..effort.tasks {
+        let begun = Instant::now();
+        let done = client.run(task).await;
+        let took = begun.elapsed();
+        assert_eq!(done["outcome"], "succeeded", "{done:#}");
+        let work = done["result"]["duration_ms"].as_f64().expect("the time that the work took");
+        times.push(took.saturating_sub(Duration::from_secs_f64(work / 1000.0)));
+    }
+    times
+}
+
+/// A client that keeps its connection, as a platform's would.
+struct RestClient {
+    client: Client,
+    tasks: String,
+    authorization: String,
+}
+
+impl RestClient {
+    // The ban is the daemon's, and this is a client of the control plane.
+    #[allow(clippy::disallowed_methods)]
+    fn new(control_plane: &ControlPlane) -> Self {
+        // One that is installed already serves as well.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Self {
+            client: Client::builder().no_proxy().build().expect("a client"),
+            tasks: format!("{}/api/v1/tasks", control_plane.url()),
+            authorization: format!("Bearer {}", control_plane.token()),
+        }
+    }
+
+    /// Posts a task and waits for its end.
+    async fn run(&self, task: &Value) -> Value {
+        let posted = self.client.post(&self.tasks).header(CONTENT_TYPE, "application/json");
+        let mut task = self.send(posted.body(task.to_string())).await;
+        while task["state"] != "completed" {
+            let id = task["id"].as_str().unwrap_or_else(|| panic!("the task was not taken: {task:#}"));
+            task = self.send(self.client.get(format!("{}/{id}?wait=30s", self.tasks))).await;
+        }
+        task
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Value {
+        let response = request.header(AUTHORIZATION, &self.authorization).send().await.expect("an answer");
+        let body = response.bytes().await.expect("the body of an answer");
+        serde_json::from_slice(&body).expect("JSON")
+    }
+}
