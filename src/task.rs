@@ -21,7 +21,7 @@ use crate::git::{Control, Limits};
 use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog};
 
-pub use target::TargetSpec;
+pub use target::{Target, TargetError, TargetSpec};
 pub use wire::{Unsupported, from_wire, wire_diagnosis};
 
 /// What the work is done with: everything that outlives one task.
