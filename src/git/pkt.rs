@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn an_error_frame_is_kept_without_control_characters() {
         let mut observer = Observer::new(10);
-        observer.feed(b"001bERR no\x1b[31m such repo\n").unwrap();
+        observer.feed(b"001aERR no\x1b[31m such repo\n").unwrap();
         assert_eq!(observer.error(), Some("no[31m such repo"));
     }
 
