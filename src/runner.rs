@@ -236,7 +236,7 @@ fn panicked(attempt: &AttemptId, running: &Running) -> TaskReport {
     let stage = running.log.running().unwrap_or(Stage::Policy);
     let seen = format!("the agent's log has more under internal.id={attempt}");
     let diagnosis = Diagnosis::new(Code::Internal, stage, &seen, vec![]);
-    TaskReport::broken(&running.task, diagnosis, &running.log)
+    TaskReport::failed(&running.task, diagnosis, &running.log)
 }
 
 #[cfg(test)]

@@ -83,17 +83,6 @@ impl TaskReport {
             Task::Clone(_) => Self::Clone(Box::new(clone::Report::failed(diagnosis, stages))),
         }
     }
-
-    /// The report of a task whose own code broke: what was measured until then, and the diagnosis.
-    pub fn broken(task: &Task, diagnosis: Diagnosis, log: &StageLog) -> Self {
-        log.fail_at(diagnosis.stage);
-        let mut report = Self::refused(task, diagnosis);
-        match &mut report {
-            Self::Test(report) => report.stages = log.records(),
-            Self::Clone(report) => report.stages = log.records(),
-        }
-        report
-    }
 }
 
 /// Asks policy whether the task may be done at all. No socket is opened and no file is read.

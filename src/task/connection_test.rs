@@ -45,7 +45,8 @@ pub struct Request {
 /// Runs a test to its end, good or bad.
 pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &StageLog) -> Report {
     let (started_at, since) = (OffsetDateTime::now_utc(), Instant::now());
-    let report = Report::new(&request.target, started_at);
+    let mut report = Report::new(&request.target, started_at);
+    report.target.provider = request.provider;
     let subject = Subject { url: report.target.url.clone(), ..Subject::default() };
     let planned = Vec::new();
     let mut test = Test {

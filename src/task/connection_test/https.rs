@@ -8,7 +8,7 @@ use crate::credential::Credential;
 use crate::dial::{Destination, HttpClient, Stream};
 use crate::provider::detect::{self, Identified, Known};
 use crate::provider::rest::Api;
-use crate::provider::{Place, Provider};
+use crate::provider::{Place, Provider, Scope, azure_devops};
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
@@ -21,6 +21,7 @@ impl Test<'_> {
         let Prepared { target, credential } = prepared;
         let known_provider = self.request.provider.or(target.server.provider);
         self.plan(target.url.scheme(), known_provider, credential.is_some());
+        self.expect_place(&target, known_provider);
         let client = self.connect(&target).await?;
         let identified = self.identify(&client, &target, known_provider).await?;
         self.plan(target.url.scheme(), Some(identified.place.provider()), credential.is_some());
@@ -30,6 +31,21 @@ impl Test<'_> {
             Place::Gitlab(place) => self.gitlab(&client, place, credential.as_ref()).await,
             Place::Git(url) => self.git_alone(&client, url, Provider::Git, credential.as_ref()).await,
         }
+    }
+
+    /// Notes what the URL and the operator say of the target, for a report that comes to no more than that.
+    fn expect_place(&mut self, target: &Target, known: Option<Provider>) {
+        let provider = known.or_else(|| detect::by_shape(&target.url));
+        self.report.target.provider = provider;
+        self.report.target.scope = match provider {
+            Some(Provider::AzureDevops) => {
+                let base = target.server.provider.map(|_| &target.server.url);
+                Some(azure_devops::Place::parse(&target.url, base, self.request.scope).scope())
+            }
+            Some(Provider::Git) => Some(Scope::Repository),
+            // Only the server knows whether a path is a project or a group, unless it has the suffix of git.
+            _ => self.request.scope.or(target.url.path().ends_with(".git").then_some(Scope::Repository)),
+        };
     }
 
     /// Names the stages that apply, as far as the kind of server is known.
