@@ -29,11 +29,17 @@ const THREAD_STACK_BYTES: usize = 1024 * 1024;
 
 /// Runs connection tests and clones inside this network for a control plane outside of it.
 #[derive(Debug, Parser)]
-#[command(name = "sortie", version, about, propagate_version = true, after_help = "\
+#[command(
+    name = "sortie",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "\
 Examples:
   sortie test https://ado.corp.example/DefaultCollection/Shop/_git/web --provider azure-devops --pat-file pat.txt
   sortie enroll --control-plane https://sortie.example.com --token-file token.txt
-  sortie run")]
+  sortie run"
+)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,
@@ -125,7 +131,8 @@ pub fn execute(cli: Cli) -> Exit {
 
 /// Reads the configuration that the arguments and the environment name.
 fn load_config(common: &Common) -> Result<Config, ConfigError> {
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let by_variable = std::env::var_os("SORTIE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let files = crate::config::files(&common.config, by_variable);
     Config::load(&files, &variables.collect())

@@ -217,7 +217,9 @@ pub fn control_plane_url(text: &str) -> Result<RemoteUrl, String> {
 
 /// The provider of a name that a person typed.
 pub fn provider_named(name: &str) -> Option<Provider> {
-    [Provider::AzureDevops, Provider::Gitlab, Provider::Git].into_iter().find(|provider| provider.as_str() == name)
+    [Provider::AzureDevops, Provider::Gitlab, Provider::Git]
+        .into_iter()
+        .find(|provider| provider.as_str() == name)
 }
 
 /// Parses the URL of an HTTP proxy, without credentials in it.

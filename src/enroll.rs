@@ -9,7 +9,7 @@ use sortie_protocol::identity::{
 use sortie_protocol::message::Challenge;
 use sortie_protocol::{CHALLENGE_PATH, ENROLL_PATH, UNENROLL_PATH};
 
-use crate::dial::{DialError, Destination, Door, HttpError, read_limited};
+use crate::dial::{Destination, DialError, Door, HttpError, read_limited};
 use crate::identity::{AgentKey, Identity};
 use crate::remote_url::RemoteUrl;
 use crate::secret::Secret;

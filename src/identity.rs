@@ -179,10 +179,17 @@ fn write(state_dir: &Path, agent_id: Option<&str>, url: &str, key: &AgentKey) ->
     };
     let path = state_dir.join(FILE_NAME);
     let failed = |error: io::Error| IdentityError::State { path: path.clone(), kind: error.kind() };
-    let text = serde_json::to_vec_pretty(&stored).map(Zeroizing::new).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+    let text = serde_json::to_vec_pretty(&stored)
+        .map(Zeroizing::new)
+        .map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
     let temporary = state_dir.join(format!("{FILE_NAME}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed)?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&temporary, &path).map_err(failed)?;
@@ -201,7 +208,8 @@ mod tests {
         assert_eq!(prepare(state.path(), "https://a").unwrap().public_key(), first);
         assert!(matches!(load(state.path()), Err(IdentityError::NotEnrolled(_))));
         let key = prepare(state.path(), "https://a").unwrap();
-        store(state.path(), &Identity { agent_id: "a1".into(), control_plane: "https://a".into(), key }).unwrap();
+        store(state.path(), &Identity { agent_id: "a1".into(), control_plane: "https://a".into(), key })
+            .unwrap();
         let loaded = load(state.path()).unwrap();
         assert_eq!((loaded.agent_id.as_str(), loaded.key.public_key()), ("a1", first));
         let mode = fs::metadata(state.path().join(FILE_NAME)).unwrap().permissions().mode();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sortie_protocol::message::AttemptResult;
 use sortie_protocol::AttemptId;
+use sortie_protocol::message::AttemptResult;
 
 /// Where results wait for their acknowledgment.
 ///

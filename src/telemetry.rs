@@ -41,7 +41,10 @@ pub fn init(log: Log) -> Result<(), LogError> {
             tracing_journald::layer().map_err(|error| LogError::Journal(error.kind()))?.boxed()
         }
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter(log.level))).try_init().map_err(|_| LogError::Twice)
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter(log.level)))
+        .try_init()
+        .map_err(|_| LogError::Twice)
 }
 
 /// Libraries speak only where something is wrong: at their lower levels some of them log headers and frames.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{Common, load_config, usage};
-use crate::config::{ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource, Server, http_proxy};
+use crate::config::{
+    ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource, Server, http_proxy,
+};
 use crate::credential::{self, CredentialKind, LoadError, Store};
 use crate::dial::{Door, ProxyEnvironment};
 use crate::git::Limits;
@@ -141,7 +143,8 @@ impl AccessArgs {
         declared.credentials.extend(credential.map(|source| (COMMAND_LINE.to_owned(), source)));
         for server in &mut declared.servers {
             self.override_server(server);
-            server.proxy = with_secret(server.proxy.clone(), declared.proxy_secrets.get(&server.name)).await?;
+            server.proxy =
+                with_secret(server.proxy.clone(), declared.proxy_secrets.get(&server.name)).await?;
             if let Some(file) = &self.proxy_auth_file {
                 let source = SecretSource::File(file.clone());
                 server.proxy = with_secret(server.proxy.clone(), Some(&source)).await?;
@@ -221,7 +224,9 @@ impl AccessArgs {
         ];
         let (kind, file) = by_kind.into_iter().find_map(|(kind, file)| Some((kind, file.clone()?)))?;
         let user_of_url = match target {
-            TargetSpec::Url(text) => RemoteUrl::parse(text).ok().and_then(|url| url.user().map(ToOwned::to_owned)),
+            TargetSpec::Url(text) => {
+                RemoteUrl::parse(text).ok().and_then(|url| url.user().map(ToOwned::to_owned))
+            }
             TargetSpec::Server { .. } => None,
         };
         let username = match kind {

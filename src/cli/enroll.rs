@@ -85,7 +85,9 @@ pub(super) async fn execute(common: &Common, args: EnrollArgs) -> Exit {
         Ok((identity, profile)) => {
             if common.json {
                 let control_plane = &identity.control_plane;
-                print_json(&json!({ "agent_id": identity.agent_id, "name": profile.name, "control_plane": control_plane }));
+                print_json(
+                    &json!({ "agent_id": identity.agent_id, "name": profile.name, "control_plane": control_plane }),
+                );
             } else {
                 let (name, id) = (&profile.name, &identity.agent_id);
                 print(&format!("Enrolled {name} as {id} at {}.\n", identity.control_plane));
@@ -113,7 +115,9 @@ async fn enroll(common: &Common, args: EnrollArgs) -> Result<(Identity, Profile)
         control_plane.destination.proxy = proxy;
     }
     let profile = profile(&config.agent);
-    let identity = trade(&config.agent.state_dir, &control_plane, &profile, &SecretSource::File(args.token_file)).await?;
+    let identity =
+        trade(&config.agent.state_dir, &control_plane, &profile, &SecretSource::File(args.token_file))
+            .await?;
     Ok((identity, profile))
 }
 

@@ -24,7 +24,11 @@ pub(super) async fn show(transfer: Arc<Transfer>, log: StageLog) -> Infallible {
         interval.tick().await;
         let stage = log.running().map_or("", |stage| stage.as_str());
         let (objects, total) = (transfer.received_objects(), transfer.total_objects());
-        let style = if total > 0 { "{msg:<12} [{bar:30}] {pos}/{len} objects, {prefix}" } else { "{msg:<12} {prefix}" };
+        let style = if total > 0 {
+            "{msg:<12} [{bar:30}] {pos}/{len} objects, {prefix}"
+        } else {
+            "{msg:<12} {prefix}"
+        };
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -112,7 +112,9 @@ async fn assemble(
         // Without its secret the proxy will ask for it, and the report of a task will say so.
         match with_secret(server.proxy.clone(), config.proxy_secrets.get(&server.name)).await {
             Ok(proxy) => server.proxy = proxy,
-            Err(error) => tracing::error!(server = server.name, %error, "the proxy goes without authentication"),
+            Err(error) => {
+                tracing::error!(server = server.name, %error, "the proxy goes without authentication")
+            }
         }
     }
     let tools = Tools {
@@ -205,7 +207,10 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, StartError> {
         let receive = |kind| signal(kind).map_err(|error| StartError::Signals(error.kind()));
-        Ok(Self { terminate: receive(SignalKind::terminate())?, interrupt: receive(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: receive(SignalKind::terminate())?,
+            interrupt: receive(SignalKind::interrupt())?,
+        })
     }
 
     /// The first signal drains, the second one stops.

@@ -17,7 +17,8 @@ pub(super) fn report(report: &Report) -> String {
     let scope = report.target.scope.as_ref().map(word);
     let provider = report.target.provider.as_ref().map(word);
     row(&mut out, "kind", &[provider, scope].into_iter().flatten().collect::<Vec<_>>().join(", "));
-    let server = [&report.server.product, &report.server.version].into_iter().flatten().cloned().collect::<Vec<_>>();
+    let server =
+        [&report.server.product, &report.server.version].into_iter().flatten().cloned().collect::<Vec<_>>();
     row(&mut out, "server", &server.join(" "));
     row(&mut out, "identity", report.identity.name.as_deref().unwrap_or_default());
     if let (Some(branch), Some(head)) = (&report.repository.default_branch, &report.repository.head) {
@@ -39,7 +40,11 @@ pub(super) fn clone(clone: &CloneReport) -> String {
     row(&mut out, "commit", &[clone.reference.as_deref().unwrap_or_default(), at].join(" "));
     if clone.outcome == ReportOutcome::Succeeded {
         let bytes = indicatif::HumanBytes(clone.received_bytes);
-        row(&mut out, "received", &format!("{bytes}, {} objects, {} files", clone.received_objects, clone.files));
+        row(
+            &mut out,
+            "received",
+            &format!("{bytes}, {} objects, {} files", clone.received_objects, clone.files),
+        );
     }
     stages(&mut out, &clone.stages, &colors);
     let seconds = format!("in {}", milliseconds(clone.duration_ms));
@@ -62,7 +67,11 @@ fn stages(out: &mut String, stages: &[Stage], colors: &Colors) {
             StageStatus::Failed => ("failed", colors.red),
             StageStatus::Skipped => ("skipped", colors.dim),
         };
-        let time = if stage.status == StageStatus::Skipped { String::new() } else { milliseconds(stage.duration_ms) };
+        let time = if stage.status == StageStatus::Skipped {
+            String::new()
+        } else {
+            milliseconds(stage.duration_ms)
+        };
         let line = format!(
             "{:<12}  {color}{word:<7}{}  {time:>10}  {}",
             stage.stage,
@@ -112,7 +121,8 @@ fn ending(
     colors: &Colors,
 ) {
     for warning in warnings {
-        let _ = writeln!(out, "\n{}warning{}: {} ({})", colors.yellow, colors.reset, warning.code, warning.stage);
+        let _ =
+            writeln!(out, "\n{}warning{}: {} ({})", colors.yellow, colors.reset, warning.code, warning.stage);
         explain(out, warning);
     }
     match (outcome, diagnosis) {
@@ -177,7 +187,8 @@ struct Colors {
 
 impl Colors {
     fn of_stdout() -> Self {
-        let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let wanted =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
         if wanted {
             Self { red: "\x1b[31m", yellow: "\x1b[33m", green: "\x1b[32m", dim: "\x1b[2m", reset: "\x1b[0m" }
         } else {
@@ -194,7 +205,13 @@ mod tests {
     fn text_is_wrapped_at_spaces() {
         let mut out = String::new();
         wrap(&mut out, "  - ", "    ", &"word ".repeat(30));
-        assert!(out.lines().count() > 1 && out.lines().all(|line| line.chars().count() <= TEXT_WIDTH), "{out}");
-        assert!(out.starts_with("  - word word") && out.lines().nth(1).is_some_and(|line| line.starts_with("    word")));
+        assert!(
+            out.lines().count() > 1 && out.lines().all(|line| line.chars().count() <= TEXT_WIDTH),
+            "{out}"
+        );
+        assert!(
+            out.starts_with("  - word word")
+                && out.lines().nth(1).is_some_and(|line| line.starts_with("    word"))
+        );
     }
 }

@@ -60,7 +60,9 @@ pub(super) async fn carry_out(task: &Task, tools: &Tools, deadline: Duration, js
 
 /// Waits for Ctrl-C or a request to end.
 async fn interrupt() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -10,7 +10,8 @@ pub(super) fn toml(config: &Config) -> String {
 
 pub(super) fn json(config: &Config) -> Value {
     let servers: Map<_, _> = config.servers.iter().map(|s| (s.name.clone(), server(s, config))).collect();
-    let credentials: Map<_, _> = config.credentials.iter().map(|(name, c)| (name.clone(), credential(c))).collect();
+    let credentials: Map<_, _> =
+        config.credentials.iter().map(|(name, c)| (name.clone(), credential(c))).collect();
     json!({
         "agent": {
             "name": config.agent.name,
@@ -87,7 +88,9 @@ fn proxy(proxy: &Proxy) -> Option<String> {
     match proxy {
         Proxy::Environment => None,
         Proxy::Direct => Some("none".to_owned()),
-        Proxy::Http(proxy) if proxy.host.contains(':') => Some(format!("http://[{}]:{}", proxy.host, proxy.port)),
+        Proxy::Http(proxy) if proxy.host.contains(':') => {
+            Some(format!("http://[{}]:{}", proxy.host, proxy.port))
+        }
         Proxy::Http(proxy) => Some(format!("http://{}:{}", proxy.host, proxy.port)),
     }
 }

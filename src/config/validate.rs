@@ -83,7 +83,8 @@ fn host_name() -> String {
 }
 
 fn control_plane(raw: RawControlPlane) -> Result<ControlPlane, ConfigError> {
-    let text = raw.url.ok_or_else(|| invalid("control_plane.url", "the base URL, https://HOST[:PORT][/PREFIX]"))?;
+    let text =
+        raw.url.ok_or_else(|| invalid("control_plane.url", "the base URL, https://HOST[:PORT][/PREFIX]"))?;
     let url = super::control_plane_url(&text).map_err(|expected| invalid("control_plane.url", expected))?;
     let secret = |key: &str, secret: &Option<RawSecret>| {
         secret.as_ref().map(|secret| secret_source(&format!("control_plane.{key}"), secret)).transpose()
@@ -117,7 +118,10 @@ fn server(
         if !credentials.contains_key(used) {
             let near = nearest(used, credentials.keys().map(String::as_str));
             let near = near.map(|near| format!(" (is `{near}` meant?)")).unwrap_or_default();
-            return Err(invalid(key("credential"), format!("the name of a table [credentials.<name>]{near}")));
+            return Err(invalid(
+                key("credential"),
+                format!("the name of a table [credentials.<name>]{near}"),
+            ));
         }
     }
     let path = |part: &str, path: Option<PathBuf>| path.map(|path| absolute(&key(part), &path)).transpose();
@@ -136,7 +140,8 @@ fn server(
 }
 
 fn ssh_url(key: &str, text: &str) -> Result<RemoteUrl, ConfigError> {
-    let url = RemoteUrl::parse(text).map_err(|error| invalid(key, format!("ssh://HOST[:PORT], but {error}")))?;
+    let url =
+        RemoteUrl::parse(text).map_err(|error| invalid(key, format!("ssh://HOST[:PORT], but {error}")))?;
     if url.scheme() == Scheme::Ssh { Ok(url) } else { Err(invalid(key, "ssh://HOST[:PORT]")) }
 }
 
@@ -154,7 +159,8 @@ fn credential(name: &str, raw: RawCredential, strict_modes: bool) -> Result<Cred
     if kind == CredentialKind::Password && raw.username.is_none() {
         return Err(invalid(key("username"), "the user whose password this is"));
     }
-    let username_fits = |user: &String| !user.is_empty() && !user.contains(':') && !user.chars().any(char::is_control);
+    let username_fits =
+        |user: &String| !user.is_empty() && !user.contains(':') && !user.chars().any(char::is_control);
     if !raw.username.iter().all(username_fits) {
         return Err(invalid(key("username"), "a name without colons and control characters"));
     }
@@ -176,7 +182,9 @@ fn secret_source(key: &str, raw: &RawSecret) -> Result<SecretSource, ConfigError
         (None, Some(name), None) if is_plain(name) => Ok(SecretSource::Environment(name.clone())),
         (None, None, Some(name)) if is_plain(name) => Ok(SecretSource::Systemd(name.clone())),
         (None, Some(_), None) => Err(invalid(format!("{key}.env"), "the name of a variable")),
-        (None, None, Some(_)) => Err(invalid(format!("{key}.systemd"), "the name of a credential of the unit")),
+        (None, None, Some(_)) => {
+            Err(invalid(format!("{key}.systemd"), "the name of a credential of the unit"))
+        }
         _ => Err(invalid(key, SECRET_FORM)),
     }
 }
@@ -206,7 +214,8 @@ fn proxy(key: &str, text: Option<&str>) -> Result<Proxy, ConfigError> {
 
 /// Parses the URL of a proxy without credentials.
 pub(super) fn http_proxy(text: &str) -> Result<HttpProxy, &'static str> {
-    const EXPECTED: &str = "http://HOST:PORT (user and password belong into proxy_auth or --proxy-auth-file) or none";
+    const EXPECTED: &str =
+        "http://HOST:PORT (user and password belong into proxy_auth or --proxy-auth-file) or none";
     let url = RemoteUrl::parse(text).map_err(|_| EXPECTED)?;
     if url.scheme() != Scheme::Http || url.user().is_some() || !url.path().is_empty() {
         return Err(EXPECTED);
@@ -254,7 +263,12 @@ fn max_run(raw: &RawLimits) -> Result<Duration, ConfigError> {
     in_range("limits.seconds", seconds, 1, sortie_protocol::task::MAX_SECONDS).map(Duration::from_secs)
 }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most: T) -> Result<T, ConfigError> {
+fn in_range<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<T, ConfigError> {
     if (&least..=&most).contains(&&value) {
         return Ok(value);
     }

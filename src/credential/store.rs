@@ -31,7 +31,9 @@ pub enum LoadError {
         source_name: String,
     },
     /// A systemd credential was asked for outside of a unit.
-    #[error("the systemd credential {name} is readable only inside the unit; $CREDENTIALS_DIRECTORY is not set here")]
+    #[error(
+        "the systemd credential {name} is readable only inside the unit; $CREDENTIALS_DIRECTORY is not set here"
+    )]
     OutsideOfUnit {
         /// The credential's name.
         name: String,

@@ -72,7 +72,8 @@ impl Attempts {
 
     /// Stops every attempt whose lease could not be renewed.
     pub(super) fn end_leases(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let over: Vec<_> = self.held.iter().filter(|(_, end)| now >= **end).map(|(id, _)| id.clone()).collect();
+        let over: Vec<_> =
+            self.held.iter().filter(|(_, end)| now >= **end).map(|(id, _)| id.clone()).collect();
         for attempt in over {
             tracing::warn!(%attempt, "the lease could not be renewed in time: the attempt is stopped");
             self.lose(&attempt, actions);

@@ -59,11 +59,18 @@ fn result(number: u32) -> AttemptResult {
         warnings: vec![],
         diagnosis: None,
     };
-    AttemptResult { attempt: attempt(number), outcome: AttemptOutcome::Succeeded, result: TaskOutput::Clone(Box::new(clone)) }
+    AttemptResult {
+        attempt: attempt(number),
+        outcome: AttemptOutcome::Succeeded,
+        result: TaskOutput::Clone(Box::new(clone)),
+    }
 }
 
 fn sent(actions: &[Action]) -> Vec<&AgentMessage> {
-    actions.iter().filter_map(|action| if let Action::Send(message) = action { Some(&**message) } else { None }).collect()
+    actions
+        .iter()
+        .filter_map(|action| if let Action::Send(message) = action { Some(&**message) } else { None })
+        .collect()
 }
 
 /// Opens a session at a time, and gives back what it did.
@@ -162,7 +169,11 @@ fn leases_are_renewed_and_an_attempt_that_cannot_be_renewed_stops_before_its_end
     assert_eq!(session.wake_at(), Some(80 * SECOND), "two seconds before the end of the lease");
     assert_eq!(session.handle(79 * SECOND, Event::Tick), []);
     assert_eq!(session.handle(80 * SECOND, Event::Tick), [Action::Stop(attempt(1), StopReason::Lost)]);
-    assert_eq!(session.handle(81 * SECOND, Event::Finished(Box::new(result(1)))), [], "its result counts no more");
+    assert_eq!(
+        session.handle(81 * SECOND, Event::Finished(Box::new(result(1)))),
+        [],
+        "its result counts no more"
+    );
 }
 
 #[test]
@@ -259,5 +270,8 @@ fn a_refused_identity_is_told_from_other_goodbyes() {
     assert_eq!(refused, [Action::Close(CloseReason::IdentityRefused("no".into()))]);
     open(&mut session, SECOND, vec![]);
     let shutdown = session.handle(SECOND, goaway(GoawayReason::Shutdown));
-    assert_eq!(shutdown, [Action::Close(CloseReason::Goaway(GoawayReason::Shutdown, Duration::from_millis(500)))]);
+    assert_eq!(
+        shutdown,
+        [Action::Close(CloseReason::Goaway(GoawayReason::Shutdown, Duration::from_millis(500)))]
+    );
 }

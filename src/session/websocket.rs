@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::dial::{DialError, Destination, Door, Stream};
+use crate::dial::{Destination, DialError, Door, Stream};
 use crate::remote_url::RemoteUrl;
 use crate::report::StageLog;
 
@@ -85,7 +85,10 @@ impl Line {
             Some(Ok(Message::Binary(_))) => Incoming::NotUnderstood(FrameError::NotAMessage),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Alive,
             Some(Err(WebSocketError::Capacity(CapacityError::MessageTooLong { size, .. }))) => {
-                tracing::warn!(size, "the control plane sent a message over the limit; the connection is closed");
+                tracing::warn!(
+                    size,
+                    "the control plane sent a message over the limit; the connection is closed"
+                );
                 Incoming::Closed
             }
             Some(Ok(Message::Close(_)) | Err(_)) | None => Incoming::Closed,

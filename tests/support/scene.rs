@@ -60,7 +60,11 @@ impl Scene {
     /// # Panics
     /// When it has not within the limit for starts.
     pub fn wait_for_request(&self, what: &str, wanted: impl Fn(&RecordedRequest) -> bool) {
-        assert!(self.server().wait_for_request(wanted, START_LIMIT), "{what}: {:?}", self.server().requests());
+        assert!(
+            self.server().wait_for_request(wanted, START_LIMIT),
+            "{what}: {:?}",
+            self.server().requests()
+        );
     }
 
     /// A private directory for the test.
