@@ -138,6 +138,8 @@ fn wrong_usage_exits_with_2() {
         &["test", "https://a.example/x", "--password-file", "a"],
         &["test", "https://a.example/x", "--provider", "svn"],
         &["test", "https://a.example/x", "--deadline", "0"],
+        &["test", "https://a.example/x", "--deadline", "inf"],
+        &["test", "https://a.example/x", "--proxy-auth-file", "a"],
         &["test", "https://a.example/x", "--proxy", "https://user:pass@proxy.example"],
         &["test", "https://a.example/x", "--project", "p"],
         &["clone", "https://a.example/x"],

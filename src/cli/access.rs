@@ -24,7 +24,7 @@ use crate::task::{TargetSpec, Tools};
 pub(super) const COMMAND_LINE: &str = "command line";
 
 /// The most seconds of a deadline.
-const MAX_DEADLINE_SECONDS: u64 = 86_400;
+const MAX_DEADLINE_SECONDS: f64 = 86_400.0;
 
 /// The kinds of servers, as a person types them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,9 +88,9 @@ pub(super) struct AccessArgs {
     /// A file with one line, user:password, for the proxy
     #[arg(long, value_name = "F")]
     proxy_auth_file: Option<PathBuf>,
-    /// When to give up
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MAX_DEADLINE_SECONDS))]
-    deadline: Option<u64>,
+    /// When to give up; a fraction is allowed
+    #[arg(long, value_name = "SECONDS", value_parser = deadline)]
+    deadline: Option<Duration>,
 }
 
 /// What the flags come to.
@@ -146,6 +146,11 @@ impl AccessArgs {
             server.proxy =
                 with_secret(server.proxy.clone(), declared.proxy_secrets.get(&server.name)).await?;
             if let Some(file) = &self.proxy_auth_file {
+                if !matches!(server.proxy, Proxy::Http(_)) {
+                    usage(
+                        "--proxy-auth-file goes with --proxy, or with a server whose configuration names a proxy",
+                    );
+                }
                 let source = SecretSource::File(file.clone());
                 server.proxy = with_secret(server.proxy.clone(), Some(&source)).await?;
             }
@@ -157,8 +162,13 @@ impl AccessArgs {
             limits: declared.limits,
             workspaces: None,
         };
-        let deadline = self.deadline.map(Duration::from_secs);
-        Ok(Access { target, provider: self.provider.map(Into::into), credential: name, tools, deadline })
+        Ok(Access {
+            target,
+            provider: self.provider.map(Into::into),
+            credential: name,
+            tools,
+            deadline: self.deadline,
+        })
     }
 
     fn target(&self, url: Option<String>) -> TargetSpec {
@@ -244,6 +254,14 @@ impl AccessArgs {
             strict_modes: true,
         })
     }
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
+    if seconds > 0.0 && seconds <= MAX_DEADLINE_SECONDS {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(format!("it is more than 0 and {MAX_DEADLINE_SECONDS} at the most"))
 }
 
 /// The known_hosts file of the user who runs this program.
