@@ -88,6 +88,8 @@ pub struct RemoteUrl {
     host: String,
     port: u16,
     path: String,
+    /// The path of the short form of SSH as it was written.
+    short_path: Option<String>,
 }
 
 impl RemoteUrl {
@@ -134,6 +136,7 @@ impl RemoteUrl {
             host: parse_host(host)?,
             port: port.unwrap_or(scheme.default_port()),
             path: parse_path(path)?,
+            short_path: None,
         })
     }
 
@@ -157,6 +160,7 @@ impl RemoteUrl {
             host: parse_host(host)?,
             port: Scheme::Ssh.default_port(),
             path: parse_path(&format!("/{}", path.trim_start_matches('/')))?,
+            short_path: Some(path.to_owned()),
         })
     }
 
@@ -190,6 +194,12 @@ impl RemoteUrl {
         &self.path
     }
 
+    /// The path of `user@host:path` exactly as it was written, without any decoding: a server takes it as
+    /// relative to the user's home unless it begins with a slash. `None` for every other form.
+    pub fn short_path(&self) -> Option<&str> {
+        self.short_path.as_deref()
+    }
+
     /// The segments of the path, decoded.
     pub fn segments(&self) -> Vec<String> {
         let segments = self.path.split('/').filter(|segment| !segment.is_empty());
@@ -209,7 +219,7 @@ impl RemoteUrl {
 
     /// The same place with another path; `path` is percent-encoded and begins with a slash.
     pub fn with_path(&self, path: &str) -> Self {
-        Self { path: path.trim_end_matches('/').to_owned(), ..self.clone() }
+        Self { path: path.trim_end_matches('/').to_owned(), short_path: None, ..self.clone() }
     }
 
     /// Whether `other` lies at or below this one: scheme, host and port are the same and this path is a
@@ -370,6 +380,14 @@ mod tests {
         );
         assert_eq!(shown("https://[2001:DB8::1]:8443/x"), "https://[2001:db8::1]:8443/x");
         assert_eq!(shown("https://bücher.example/größe"), "https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe");
+    }
+
+    #[test]
+    fn the_short_form_of_ssh_keeps_its_path_as_it_was_written() {
+        let short = RemoteUrl::parse("git@host.example:v3/org/My%20Shop/web").unwrap();
+        assert_eq!(short.short_path(), Some("v3/org/My%20Shop/web"));
+        assert_eq!(short.to_string(), "ssh://host.example/v3/org/My%20Shop/web");
+        assert_eq!(RemoteUrl::parse("ssh://git@host.example/v3/org").unwrap().short_path(), None);
     }
 
     #[test]

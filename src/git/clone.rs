@@ -83,6 +83,11 @@ fn clone_here(wire: &Arc<Wire>, request: &CloneRequest) -> Result<Cloned, Error>
     let checked_out = checkout::check_out(wire, &repository, commit, &scratch)?;
     attach(&repository, &fetched, commit, request.depth.is_some())
         .map_err(|error| write_error(&scratch, "setting the references", &error))?;
+    if let Some(url) = wire.url_of_origin() {
+        repository
+            .remote_set_url(REMOTE, &url)
+            .map_err(|error| write_error(&scratch, "setting the remote's URL", &error))?;
+    }
     drop(repository);
     wire.log.begin(Stage::Deliver);
     wire.control.check()?;

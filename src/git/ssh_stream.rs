@@ -39,9 +39,12 @@ fn start(wire: &Arc<Wire>, login: &Login) -> Result<SshStream, Error> {
     Ok(SshStream { wire: Arc::clone(wire), opened })
 }
 
-/// The repository's path as the server's git gets it: decoded, with its slash at the beginning, as git itself
-/// sends it for an `ssh://` URL, but for a path that begins in somebody's home.
+/// The repository's path as the server's git gets it, and as git itself sends it: the short form of the URL
+/// as it was written, an `ssh://` URL decoded and with its slash, but for a path that begins in somebody's home.
 fn path_at_host(wire: &Wire) -> String {
+    if let Some(path) = wire.url.short_path() {
+        return path.to_owned();
+    }
     let path = wire.url.segments().iter().fold(String::new(), |path, segment| path + "/" + segment);
     match path.strip_prefix('/') {
         Some(home) if home.starts_with('~') => home.to_owned(),

@@ -57,6 +57,13 @@ impl Wire {
         }
     }
 
+    /// The URL as the clone's own configuration gets it, where that is another: the short form of SSH stands
+    /// for a path in the user's home, which no `ssh://` URL of libgit2's can say.
+    pub(super) fn url_of_origin(&self) -> Option<String> {
+        let Access::Ssh(login) = &self.access else { return None };
+        Some(format!("{}@{}:{}", login.user, self.url.host(), self.url.short_path()?))
+    }
+
     /// Makes this the context of the current thread until the guard is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Entered {
         CURRENT.with_borrow_mut(|current| *current = Some(Arc::clone(self)));
