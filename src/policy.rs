@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::config::Server;
+use crate::provider::Provider;
 use crate::remote_url::{RemoteUrl, Scheme};
 
 /// Why a target is refused before any socket opens.
@@ -92,7 +93,8 @@ impl Policy {
     /// # Errors
     /// [`Refusal::PlainHttp`] or [`Refusal::NotDeclared`] with how close it came.
     pub fn admit(&self, url: &RemoteUrl) -> Result<Arc<Server>, Refusal> {
-        let covering = self.servers.iter().filter(|server| bases(server).any(|base| base.contains(url)));
+        let covering =
+            self.servers.iter().filter(|server| bases(server).any(|base| covers(server, base, url)));
         if let Some(server) = covering.max_by_key(|server| server.url.segments().len()) {
             return Ok(Arc::clone(server));
         }
@@ -128,6 +130,14 @@ impl Policy {
             None => NotDeclared::Host(url.host().to_owned()),
         }
     }
+}
+
+/// Whether a base that the operator declared covers a URL. Azure DevOps reads its paths without regard to
+/// case, so that another spelling is the same place there and nowhere else.
+fn covers(server: &Server, base: &RemoteUrl, url: &RemoteUrl) -> bool {
+    let lower = |url: &RemoteUrl| url.with_path(&url.path().to_lowercase());
+    let is_azure = server.provider == Some(Provider::AzureDevops);
+    base.contains(url) || (is_azure && lower(base).contains(&lower(url)))
 }
 
 fn bases(server: &Server) -> impl Iterator<Item = &RemoteUrl> {
@@ -270,6 +280,14 @@ mod tests {
             Refusal::NotDeclared(NotDeclared::Endpoint { .. })
         ));
         assert!(matches!(refused("https://evil.example/"), Refusal::NotDeclared(NotDeclared::Host(_))));
+    }
+
+    #[test]
+    fn case_does_not_matter_where_the_server_does_not_mind_it() {
+        let mut ado = server("ado", "https://ado.example/DefaultCollection", None);
+        assert!(admitted(&Policy::new([ado.clone()]), "https://ado.example/defaultcollection/x").is_err());
+        ado.provider = Some(Provider::AzureDevops);
+        assert!(admitted(&Policy::new([ado]), "https://ado.example/defaultcollection/x").is_ok());
     }
 
     #[test]
