@@ -80,19 +80,21 @@ has_toolchain() {
 }
 if ! has_toolchain; then
     components=(--profile minimal --component clippy --component rustfmt)
-    if [ "$(id -u)" != 0 ] && [ "${CI:-}" != true ]; then
+    name_it() {
         say "a Rust toolchain, $wanted or newer, is missing; install it and try again:"
         say "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- ${components[*]}"
         say "  (with rustup: rustup toolchain install stable ${components[*]})"
         exit 1
-    fi
+    }
+    if [ "$(id -u)" != 0 ] && [ "${CI:-}" != true ]; then name_it; fi
     say "installing a Rust toolchain with rustup"
     if command -v rustup >/dev/null; then
-        rustup toolchain install stable "${components[@]}" >&2
+        rustup toolchain install stable "${components[@]}" >&2 || name_it
         rustup default stable >&2
     else
-        curl --proto '=https' --tlsv1.2 --retry 3 -sSf https://sh.rustup.rs | sh -s -- -y --no-modify-path "${components[@]}" >&2
+        curl --proto '=https' --tlsv1.2 --retry 3 -sSf https://sh.rustup.rs |
+            sh -s -- -y --no-modify-path "${components[@]}" >&2 || name_it
     fi
     hash -r
-    has_toolchain || { say "the toolchain is still missing or older than $wanted"; exit 1; }
+    has_toolchain || name_it
 fi
