@@ -43,6 +43,25 @@ impl Notifier {
         }
     }
 
+    /// Does work that comes before the loop, such as enrolling, and feeds the watchdog meanwhile.
+    pub async fn while_alive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            self.alive(false, 0);
+            let due = self.due();
+            let next = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                value = &mut work => return value,
+                () = next => {}
+            }
+        }
+    }
+
     /// When the watchdog is to be fed next.
     pub fn due(&self) -> Option<Instant> {
         let interval = self.interval?;

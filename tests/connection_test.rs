@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::support::nginx::Nginx;
 use crate::support::repository::SampleRepository;
 use crate::support::sshd::{Key, KeyKind, Sshd};
-use crate::support::trial::Trial;
+use crate::trial::Trial;
 
 pub(crate) const AZURE_PAT: &str = "azure-canary-token";
 pub(crate) const GITLAB_PAT: &str = "glpat-canary-token";

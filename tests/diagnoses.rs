@@ -14,7 +14,7 @@ use crate::support::nginx::Nginx;
 use crate::support::proxy::Proxy;
 use crate::support::repository::SampleRepository;
 use crate::support::sshd::{Key, KeyKind, Sshd};
-use crate::support::trial::{Outcome, Trial};
+use crate::trial::{Outcome, Trial};
 
 const REPOSITORY: &str = "/Coll/My%20Shop/_git/web";
 const PROJECT: &str = "/shop/sub/web";

@@ -11,6 +11,7 @@ mod git_transport;
 mod hostile_control_plane;
 mod secrets;
 mod support;
+mod trial;
 
 /// A file that no `mod` names would be a test that never runs.
 #[test]

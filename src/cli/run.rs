@@ -82,7 +82,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     let signals = Signals::new()?;
     let _lock = lock(&config.agent.state_dir)?;
     git::initialize()?;
-    let notifier = Notifier::from_environment();
+    let mut notifier = Notifier::from_environment();
     notifier.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent.name = config.agent.name, "started");
 
@@ -90,7 +90,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(signals.forward(sender));
     let identity = tokio::select! {
-        identity = enrolled(&config) => identity?,
+        identity = notifier.while_alive(enrolled(&config)) => identity?,
         () = wished_to_end(&mut wishes) => return Ok(Exit::Done),
     };
     let url = config::control_plane_url(&identity.control_plane).map_err(|_| StartError::Url)?;

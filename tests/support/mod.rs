@@ -18,4 +18,3 @@ pub mod proxy;
 pub mod repository;
 pub mod scene;
 pub mod sshd;
-pub mod trial;

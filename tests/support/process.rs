@@ -189,6 +189,8 @@ impl Child {
     pub fn kill(&mut self) {
         // The group is killed even when its leader has ended: others may be left in it.
         send("KILL", &format!("-{}", self.child.id()));
+        // Waiting would never end if the group could not be signaled.
+        let _ = self.child.kill();
         if self.status.is_none() {
             self.status = self.child.wait().ok();
         }
@@ -252,9 +254,11 @@ fn watch(group: u32) -> std::process::Child {
 }
 
 fn send(signal: &str, target: &str) {
-    // A target that is gone already is what was wanted.
+    // A target that is gone already is what was wanted. The shell has a group of its own, so that an impatient
+    // second Ctrl-C does not end it before it has done its work.
     let _ = Command::new("sh")
         .args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", signal, target])
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

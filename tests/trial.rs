@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 const NAME: &str = "lab";
 
 /// A connection test that is about to be run.
-pub struct Trial {
+pub(crate) struct Trial {
     /// The declared server, to be changed by the test.
-    pub server: Server,
+    pub(crate) server: Server,
     /// The test, to be changed by the test.
-    pub request: connection_test::Request,
+    pub(crate) request: connection_test::Request,
     /// Ends the test early.
-    pub cancel: CancellationToken,
+    pub(crate) cancel: CancellationToken,
     deadline: Duration,
     names: Arc<dyn Names>,
     credentials: BTreeMap<String, CredentialSource>,
@@ -38,11 +38,11 @@ pub struct Trial {
 
 /// A report with the words that tests look for.
 #[derive(Debug)]
-pub struct Outcome(pub Value);
+pub(crate) struct Outcome(pub(crate) Value);
 
 impl Trial {
     /// A test of `url` on a server that is declared at `base`.
-    pub fn of(provider: Option<Provider>, base: &str, url: &str) -> Self {
+    pub(crate) fn of(provider: Option<Provider>, base: &str, url: &str) -> Self {
         let request = connection_test::Request {
             target: TargetSpec::Url(url.to_owned()),
             provider: None,
@@ -74,28 +74,28 @@ impl Trial {
     }
 
     /// Trusts the authority in this file.
-    pub fn trust(mut self, ca_file: &Path) -> Self {
+    pub(crate) fn trust(mut self, ca_file: &Path) -> Self {
         self.server.ca_file = Some(ca_file.to_owned());
         self
     }
 
     /// Uses this secret.
-    pub fn secret(self, kind: CredentialKind, username: Option<&str>, secret: &str) -> Self {
+    pub(crate) fn secret(self, kind: CredentialKind, username: Option<&str>, secret: &str) -> Self {
         let file = self.directory.path().join("secret");
-        super::process::write_private(&file, secret).expect("the secret's file");
+        crate::support::process::write_private(&file, secret).expect("the secret's file");
         self.secret_file(kind, username, file, None)
     }
 
     /// Uses this access token.
-    pub fn pat(self, token: &str) -> Self {
+    pub(crate) fn pat(self, token: &str) -> Self {
         self.secret(CredentialKind::Pat, None, token)
     }
 
     /// Uses this private key.
-    pub fn key(self, file: &Path, passphrase: Option<&str>, known_hosts: &Path) -> Self {
+    pub(crate) fn key(self, file: &Path, passphrase: Option<&str>, known_hosts: &Path) -> Self {
         let passphrase = passphrase.map(|text| {
             let path = self.directory.path().join("passphrase");
-            super::process::write_private(&path, text).expect("the passphrase's file");
+            crate::support::process::write_private(&path, text).expect("the passphrase's file");
             SecretSource::File(path)
         });
         let mut this = self.secret_file(CredentialKind::SshKey, None, file.to_owned(), passphrase);
@@ -104,7 +104,7 @@ impl Trial {
     }
 
     /// Uses the secret in a file, which may be missing.
-    pub fn secret_file(
+    pub(crate) fn secret_file(
         mut self,
         kind: CredentialKind,
         username: Option<&str>,
@@ -120,31 +120,31 @@ impl Trial {
     }
 
     /// Goes through this proxy, without authentication.
-    pub fn proxy(mut self, port: u16) -> Self {
+    pub(crate) fn proxy(mut self, port: u16) -> Self {
         self.server.proxy = Proxy::Http(HttpProxy { host: "127.0.0.1".into(), port, authorization: None });
         self
     }
 
     /// Looks names up in this way.
-    pub fn names(mut self, names: Arc<dyn Names>) -> Self {
+    pub(crate) fn names(mut self, names: Arc<dyn Names>) -> Self {
         self.names = names;
         self
     }
 
     /// Names the repository to read.
-    pub fn reading(mut self, repository: &str) -> Self {
+    pub(crate) fn reading(mut self, repository: &str) -> Self {
         self.request.test_repository = Some(repository.to_owned());
         self
     }
 
     /// Says what the target is.
-    pub fn scope(mut self, scope: Scope) -> Self {
+    pub(crate) fn scope(mut self, scope: Scope) -> Self {
         self.request.scope = Some(scope);
         self
     }
 
     /// Names the target by the server.
-    pub fn by_server(mut self, project: Option<&str>, repository: Option<&str>) -> Self {
+    pub(crate) fn by_server(mut self, project: Option<&str>, repository: Option<&str>) -> Self {
         self.request.target = TargetSpec::Server {
             name: NAME.to_owned(),
             project: project.map(str::to_owned),
@@ -154,19 +154,19 @@ impl Trial {
     }
 
     /// Gives it only so much time.
-    pub fn within(mut self, deadline: Duration) -> Self {
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// Runs it as the agent would: policy is asked first.
-    pub async fn run(&self) -> Outcome {
+    pub(crate) async fn run(&self) -> Outcome {
         let task = Task::ConnectionTest(self.request.clone());
         self.carry_out(&task).await
     }
 
     /// Clones the target instead of testing it.
-    pub async fn clone_into(&self, directory: &Path) -> Outcome {
+    pub(crate) async fn clone_into(&self, directory: &Path) -> Outcome {
         let task = Task::Clone(clone::Request {
             target: self.request.target.clone(),
             provider: self.request.provider,
@@ -204,31 +204,31 @@ impl Trial {
 
 impl Outcome {
     /// The code and the stage of the diagnosis; empty where there is none.
-    pub fn diagnosis(&self) -> (&str, &str) {
+    pub(crate) fn diagnosis(&self) -> (&str, &str) {
         let text = |key| self.0["diagnosis"][key].as_str().unwrap_or_default();
         (text("code"), text("stage"))
     }
 
     /// The stages with this status, in their order.
-    pub fn stages(&self, status: &str) -> Vec<&str> {
+    pub(crate) fn stages(&self, status: &str) -> Vec<&str> {
         let stages = self.0["stages"].as_array().expect("stages").iter();
         stages.filter(|stage| stage["status"] == status).filter_map(|stage| stage["stage"].as_str()).collect()
     }
 
     /// The facts of a stage.
-    pub fn facts(&self, stage: &str) -> &Value {
+    pub(crate) fn facts(&self, stage: &str) -> &Value {
         let stages = self.0["stages"].as_array().expect("stages");
         stages.iter().find(|found| found["stage"] == stage).map_or(&Value::Null, |found| &found["facts"])
     }
 
     /// The codes of the warnings.
-    pub fn warnings(&self) -> Vec<&str> {
+    pub(crate) fn warnings(&self) -> Vec<&str> {
         let warnings = self.0["warnings"].as_array().expect("warnings").iter();
         warnings.filter_map(|warning| warning["code"].as_str()).collect()
     }
 
     /// Whether it succeeded.
-    pub fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         self.0["outcome"] == "succeeded"
     }
 
