@@ -18,7 +18,7 @@ pub(crate) fn facts() -> Vec<(&'static str, String)> {
     vec![
         ("Processor", format!("{processor}, {cores} cores")),
         ("Memory", format!("{:.0} GiB", memory as f64 / KIB_IN_GIB)),
-        ("Kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()),
+        ("Kernel", kernel()),
         ("Sortie", command_line(Command::new(binary("sortie")).arg("--version"))),
         ("Git", command_line(git().arg("--version"))),
         ("nginx", nginx_version()),
@@ -37,6 +37,12 @@ pub(crate) fn field(file: &str, name: &str) -> Option<String> {
 /// The number in `1234 kB`, as the kernel writes it.
 pub(crate) fn kibibytes(text: &str) -> Option<u64> {
     text.strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Its version without what a distribution or a cloud appends.
+fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", release.split(['-', '\n']).next().unwrap_or_default())
 }
 
 /// It writes its version to standard error.
