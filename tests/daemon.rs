@@ -8,6 +8,7 @@ use stand_ins::{Fault, RecordedRequest};
 
 use crate::support::control_plane::{ControlPlane, secret_file};
 use crate::support::process::wait_until;
+use crate::support::proxy::Proxy;
 use crate::support::scene::Scene;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -185,10 +186,8 @@ fn a_container_enrolls_by_itself_and_unenroll_undoes_it() {
     let plan = scene.agent("fra1-a");
     let token = control_plane.enrollment_token(&["from-token"], 1);
     let file = secret_file(plan.directory(), "token", &token);
+    let plan = plan.with_control_plane(&format!("enrollment_token = {{ file = \"{}\" }}", file.display()));
     let config = plan.write_config(&control_plane.url());
-    let text = std::fs::read_to_string(&config).unwrap();
-    let with_token = format!("[control_plane]\nenrollment_token = {{ file = \"{}\" }}\n", file.display());
-    std::fs::write(&config, text.replace("[control_plane]\n", &with_token)).unwrap();
 
     let sortie = crate::support::binary::Sortie::new();
     let config = config.to_str().unwrap();
@@ -217,4 +216,25 @@ fn a_revoked_agent_is_told_so_and_stays_up() {
     assert!((200..300).contains(&answer.status), "{answer:?}");
     wait_until("the agent knows", LIMIT, || agent.log().contains("refuses this agent's identity"));
     assert_eq!(agent.wait(Duration::ZERO), None);
+}
+
+#[test]
+fn the_way_to_the_control_plane_leads_through_a_proxy_and_tls() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start_with_tls(&scene.authority);
+    let proxy = Proxy::start("ada", "proxy-canary");
+    let plan = scene.agent("fra1-a");
+    let file = secret_file(plan.directory(), "proxy-auth", &proxy.credential());
+    let keys = format!(
+        "ca_file = \"{}\"\nproxy = \"{}\"\nproxy_auth = {{ file = \"{}\" }}",
+        scene.authority.ca_file().display(),
+        proxy.url(),
+        file.display()
+    );
+    let agent = plan.with_control_plane(&keys).start(&control_plane);
+    let task = control_plane.run_task(&scene.test_task(json!({})));
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    let target = control_plane.url().replace("https://", "");
+    assert!(proxy.tunnels().contains(&target), "{:?}", proxy.tunnels());
+    assert!(!agent.log().contains("proxy-canary"));
 }

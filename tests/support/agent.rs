@@ -15,6 +15,7 @@ pub struct AgentPlan {
     name: String,
     tags: Vec<String>,
     max_tasks: u32,
+    control_plane: String,
     tables: String,
     environment: Vec<(String, String)>,
     directory: TempDir,
@@ -40,6 +41,7 @@ impl Agent {
             name: name.to_owned(),
             tags: Vec::new(),
             max_tasks: 4,
+            control_plane: String::new(),
             tables: String::new(),
             environment: Vec::new(),
             directory: tempfile::tempdir().expect("a private directory"),
@@ -128,6 +130,13 @@ impl AgentPlan {
         self
     }
 
+    /// Adds keys to the table `[control_plane]` of its configuration, as TOML text.
+    pub fn with_control_plane(mut self, keys: &str) -> Self {
+        self.control_plane.push_str(keys);
+        self.control_plane.push('\n');
+        self
+    }
+
     /// Adds tables to its configuration, as TOML text: `[servers.ado]`, `[credentials.ado_pat]`, `[limits]`, ….
     pub fn with_toml(mut self, tables: &str) -> Self {
         self.tables.push_str(tables);
@@ -187,10 +196,11 @@ impl AgentPlan {
         let tags = self.tags.iter().map(|tag| format!("\"{tag}\"")).collect::<Vec<_>>().join(", ");
         let text = format!(
             "[agent]\nname = \"{name}\"\ntags = [{tags}]\nstate_dir = \"{state}\"\nmax_tasks = {slots}\n\n\
-             [control_plane]\nurl = \"{control_plane_url}\"\n\n{tables}",
+             [control_plane]\nurl = \"{control_plane_url}\"\n{control_plane}\n{tables}",
             name = self.name,
             state = path.join("state").display(),
             slots = self.max_tasks,
+            control_plane = self.control_plane,
             tables = self.tables,
         );
         let config = path.join("config.toml");

@@ -5,8 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Client, Method};
+use reqwest::{Certificate, Client, Method};
 use serde_json::{Value, json};
+use stand_ins::{Authority, CertificateKind};
 use tempfile::TempDir;
 
 use super::binary::{binary, isolate};
@@ -30,9 +31,17 @@ pub struct Answer {
 pub struct ControlPlane {
     port: u16,
     token: String,
+    tls: Option<Tls>,
     // The order of these fields is the order in which they end.
     child: Child,
     directory: TempDir,
+}
+
+/// How it speaks TLS itself.
+struct Tls {
+    ca_file: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
 }
 
 impl ControlPlane {
@@ -41,18 +50,35 @@ impl ControlPlane {
     /// # Panics
     /// When it does not start, with the end of its log.
     pub fn start() -> Self {
+        Self::start_in(tempfile::tempdir().expect("a private directory"), None)
+    }
+
+    /// The same with TLS and a certificate from this authority.
+    ///
+    /// # Panics
+    /// When it does not start, with the end of its log.
+    pub fn start_with_tls(authority: &Authority) -> Self {
         let directory = tempfile::tempdir().expect("a private directory");
+        let issued = authority.issue(CertificateKind::Valid).expect("a certificate");
+        let (certificate, key) = issued.write(directory.path(), "server").expect("the certificate's files");
+        let ca_file = authority.ca_file().to_owned();
+        Self::start_in(directory, Some(Tls { ca_file, certificate, key }))
+    }
+
+    fn start_in(directory: TempDir, tls: Option<Tls>) -> Self {
         let path = directory.path();
         let token = make_token(path, "admin");
-        let (child, port) = start_on_free_port("sortie-control", path, |port| serve(path, port));
-        let mut started = Self { port, token, child, directory };
+        let (child, port) =
+            start_on_free_port("sortie-control", path, |port| serve(path, port, tls.as_ref()));
+        let mut started = Self { port, token, tls, child, directory };
         started.wait_until_healthy();
         started
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, or `https` with TLS.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// The token of the role `admin`.
@@ -100,7 +126,7 @@ impl ControlPlane {
     pub fn restart(&mut self) {
         self.child.kill();
         let path = self.directory.path();
-        self.child = Child::start("sortie-control", &mut serve(path, self.port), path);
+        self.child = Child::start("sortie-control", &mut serve(path, self.port, self.tls.as_ref()), path);
         self.wait_until_healthy();
     }
 
@@ -121,7 +147,8 @@ impl ControlPlane {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Answer {
-        send(&self.url(), token, method, path, body, headers)
+        let ca_file = self.tls.as_ref().map(|tls| tls.ca_file.as_path());
+        send(&self.url(), ca_file, token, method, path, body, headers)
             .unwrap_or_else(|error| panic!("{path} was not answered: {error}\n{}", self.child.tail()))
     }
 
@@ -187,9 +214,11 @@ impl ControlPlane {
     }
 
     fn wait_until_healthy(&mut self) {
-        let url = self.url();
+        let (url, ca_file) = (self.url(), self.tls.as_ref().map(|tls| tls.ca_file.clone()));
+        let ca_file = ca_file.as_deref();
         self.child.wait_for("sortie-control is healthy", START_LIMIT, || {
-            send(&url, "", Method::GET, "/healthz", None, &[]).is_ok_and(|answer| answer.status == 200)
+            send(&url, ca_file, "", Method::GET, "/healthz", None, &[])
+                .is_ok_and(|answer| answer.status == 200)
         });
     }
 }
@@ -198,7 +227,7 @@ fn database_argument(directory: &Path) -> String {
     format!("sqlite:{}", directory.join("control.db").display())
 }
 
-fn serve(directory: &Path, port: u16) -> Command {
+fn serve(directory: &Path, port: u16, tls: Option<&Tls>) -> Command {
     let mut command = Command::new(binary("sortie-control"));
     isolate(&mut command, directory)
         .arg("serve")
@@ -206,6 +235,9 @@ fn serve(directory: &Path, port: u16) -> Command {
         .arg(format!("127.0.0.1:{port}"))
         .arg("--database")
         .arg(database_argument(directory));
+    if let Some(tls) = tls {
+        command.arg("--tls-cert").arg(&tls.certificate).arg("--tls-key").arg(&tls.key);
+    }
     command
 }
 
@@ -224,6 +256,7 @@ pub fn secret_file(directory: &Path, name: &str, secret: &str) -> PathBuf {
 
 fn send(
     url: &str,
+    ca_file: Option<&Path>,
     token: &str,
     method: Method,
     path: &str,
@@ -233,7 +266,12 @@ fn send(
     block_on(async {
         // One that is installed already serves as well.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::builder().no_proxy().timeout(REQUEST_LIMIT).build()?;
+        let mut builder = Client::builder().no_proxy().timeout(REQUEST_LIMIT);
+        if let Some(file) = ca_file {
+            let pem = std::fs::read(file).expect("the authority's certificate");
+            builder = builder.tls_certs_only([Certificate::from_pem(&pem)?]);
+        }
+        let client = builder.build()?;
         let mut request = client.request(method, format!("{url}{path}"));
         if !token.is_empty() {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
