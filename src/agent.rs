@@ -351,10 +351,24 @@ impl<J: Journal> Agent<J> {
         })
     }
 
-    /// Stops every task. The control plane sees that they are gone when this agent comes back, or when
-    /// their leases end, and gives them to another one.
+    /// Stops every task. What can still be told is told, so that the control plane gives the tasks to another
+    /// agent at once and not only when their leases end.
     async fn stop(&mut self) -> Ended {
         self.notifier.stopping();
+        self.runner.cancel_all();
+        let until = Instant::now() + LAST_WORDS;
+        while self.session.running() > 0 || (self.line.is_some() && !self.session.is_idle()) {
+            let woken = tokio::select! {
+                incoming = receive(&mut self.line) => Woken::Incoming(incoming),
+                event = self.runner.next() => Woken::Runner(event),
+                () = tokio::time::sleep_until(until) => break,
+            };
+            match woken {
+                Woken::Incoming(incoming) => self.incoming(incoming).await,
+                Woken::Runner(RunnerEvent::Finished(result)) => self.feed(Event::Finished(result)).await,
+                _ => {}
+            }
+        }
         self.runner.stop_all().await;
         if let Some(line) = self.line.take() {
             line.close().await;

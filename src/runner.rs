@@ -134,11 +134,17 @@ impl Runner {
         }
     }
 
-    /// Stops everything and waits until it has cleaned up.
-    pub async fn stop_all(&mut self) {
+    /// Stops everything. Each end is still told.
+    pub fn cancel_all(&mut self) {
+        self.admitted.clear();
         for running in self.running.values() {
             running.cancel.cancel();
         }
+    }
+
+    /// Stops everything and waits until it has cleaned up.
+    pub async fn stop_all(&mut self) {
+        self.cancel_all();
         while self.tasks.join_next().await.is_some() {}
         self.running.clear();
     }

@@ -170,12 +170,15 @@ fn sigterm_drains_and_a_second_one_stops() {
     agent.wait_until_connected(&control_plane);
     scene.server().clear_requests();
     scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    control_plane.post_task(&scene.clone_task(json!({})));
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
     scene.wait_for_request("the clone has begun", is_upload_pack);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     agent.terminate();
     assert_eq!(agent.wait(LIMIT).and_then(|status| status.code()), Some(0));
+    let task = control_plane.task(&id);
+    assert_eq!(task["attempts"][0]["outcome"], "cancelled", "its end was told: {task:#}");
+    assert_eq!(task["state"], "queued", "it waits for another agent");
     assert_eq!(entries(&agent.directory().join("state/workspaces")), 1, "only the finished clone is there");
 }
 
