@@ -21,6 +21,14 @@ fn is_upload_pack(request: &RecordedRequest) -> bool {
     request.path.ends_with("/git-upload-pack")
 }
 
+/// Submits a clone and waits until its pack has begun to come; it goes on when the fault is cleared.
+fn begin_clone(scene: &Scene, control_plane: &ControlPlane) -> String {
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.wait_for_request("the clone has begun", is_upload_pack);
+    id
+}
+
 fn entries(directory: &std::path::Path) -> usize {
     std::fs::read_dir(directory).map_or(0, Iterator::count)
 }
@@ -79,9 +87,7 @@ fn a_control_plane_that_is_killed_in_the_middle_of_a_clone_gets_the_result_once(
     let scene = Scene::generated(5_000);
     let mut control_plane = ControlPlane::start();
     let _agent = scene.agent("fra1-a").start(&control_plane);
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = begin_clone(&scene, &control_plane);
     control_plane.kill();
     scene.server().clear_fault();
     control_plane.restart();
@@ -97,9 +103,7 @@ fn a_result_waits_for_a_control_plane_that_is_away() {
     let scene = Scene::generated(5_000);
     let mut control_plane = ControlPlane::start();
     let agent = scene.agent("fra1-a").start(&control_plane);
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = begin_clone(&scene, &control_plane);
     control_plane.kill();
     scene.server().clear_fault();
     wait_until("the attempt has ended", LIMIT, || agent.log().contains("an attempt has ended"));
@@ -114,9 +118,7 @@ fn an_agent_that_is_killed_loses_its_attempt_to_another() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut agent = scene.agent("fra1-a").start(&control_plane);
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = begin_clone(&scene, &control_plane);
     agent.kill();
     scene.server().clear_fault();
     agent.restart();
@@ -132,9 +134,7 @@ fn cancel_stops_a_clone_and_nothing_is_left_behind() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let agent = scene.agent("fra1-a").start(&control_plane);
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = begin_clone(&scene, &control_plane);
     control_plane.cancel_task(&id);
     let task = control_plane.wait_task(&id, LIMIT);
     assert_eq!((task["outcome"].as_str(), code(&task)), (Some("cancelled"), "cancelled"), "{task:#}");
@@ -157,9 +157,7 @@ fn sigterm_drains_and_a_second_one_stops() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut agent = scene.agent("fra1-a").start(&control_plane);
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = begin_clone(&scene, &control_plane);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     scene.server().clear_fault();
@@ -169,9 +167,7 @@ fn sigterm_drains_and_a_second_one_stops() {
     agent.restart();
     agent.wait_until_connected(&control_plane);
     scene.server().clear_requests();
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = begin_clone(&scene, &control_plane);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     agent.terminate();
