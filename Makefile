@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# One cargo at a time: each uses every core.
+# One cargo at a time: each uses every core. What is run together is built together, because another choice of
+# packages is another choice of features, and builds everything again.
 .NOTPARALLEL:
 
 # The toolchain and the servers that tests start lie where a bare PATH may not lead.
@@ -18,8 +19,8 @@ help: ## List what there is
 
 demo: ## Start a control plane, two agents and git servers, and show what they do; ONCE=1 ends afterwards
 	@packaging/prerequisites.sh test
-	cargo build $(CARGO_FLAGS) --release --workspace --bins
-	ONCE=$(ONCE) cargo run $(CARGO_FLAGS) --release --example demo
+	cargo build $(CARGO_FLAGS) --release --workspace --bins --example demo
+	ONCE=$(ONCE) $(TARGET)/release/examples/demo
 
 test: ## Run every test
 	@packaging/prerequisites.sh test
