@@ -172,7 +172,10 @@ impl<J: Journal> Agent<J> {
         let mut wake = now + IDLE_TICK;
         wake = self.session.wake_at().map_or(wake, |at| wake.min(self.started + at));
         wake = self.notifier.due().map_or(wake, |at| wake.min(at));
-        wake = drain_by.map_or(wake, |at| wake.min(at - LAST_WORDS.min(at - now)));
+        if let Some(at) = drain_by {
+            let last_words = at - LAST_WORDS;
+            wake = wake.min(if now < last_words { last_words } else { at });
+        }
         if self.line.is_none() && opening.is_none() {
             wake = wake.min(self.retry);
         }
@@ -332,6 +335,8 @@ impl<J: Journal> Agent<J> {
     async fn drained(&mut self, by: Instant) -> Option<Ended> {
         if self.session.is_idle() {
             tracing::info!("drained");
+            // What was lost before may still be cleaning up.
+            self.runner.stop_all().await;
             if let Some(line) = self.line.take() {
                 line.close().await;
             }
@@ -345,10 +350,12 @@ impl<J: Journal> Agent<J> {
             );
             return Some(self.stop().await);
         }
-        (now >= by).then(|| {
-            tracing::warn!("the last results were not acknowledged in time");
-            Ended::Stopped
-        })
+        if now < by {
+            return None;
+        }
+        tracing::warn!("the last results were not acknowledged in time");
+        self.runner.stop_all().await;
+        Some(Ended::Stopped)
     }
 
     /// Stops every task. What can still be told is told, so that the control plane gives the tasks to another

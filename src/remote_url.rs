@@ -243,7 +243,9 @@ impl fmt::Display for RemoteUrl {
 pub fn scrubbed(text: &str) -> String {
     const MAX_SHOWN_CHARS: usize = 200;
     let clean: String = text.chars().filter(|c| !c.is_control()).collect();
-    let (scheme, rest) = clean.split_once("://").map_or(("", clean.as_str()), |(s, r)| (s, r));
+    // A query or a fragment may hold a token, and it is never part of what a URL of ours means.
+    let clean = clean.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = clean.split_once("://").map_or(("", clean), |(s, r)| (s, r));
     // Everything up to the last @ may be user info, wherever a broken URL has its slashes.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, after)| after);
     let shown = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
@@ -442,6 +444,7 @@ mod tests {
     fn what_could_not_be_parsed_is_scrubbed() {
         assert_eq!(scrubbed("https://user:hunter2@host/x"), "https://host/x");
         assert_eq!(scrubbed("https://user:hun/ter2@host/x"), "https://host/x");
+        assert_eq!(scrubbed("https://host/x?private_token=hunter2#y"), "https://host/x");
         assert_eq!(scrubbed("\u{1b}[31mred"), "[31mred");
         assert!(scrubbed(&"a".repeat(5000)).chars().count() <= 201);
     }

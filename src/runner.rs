@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sortie_protocol::AttemptId;
 use sortie_protocol::message::{AttemptOutcome, AttemptResult, Offer, Progress, Reject, RejectReason};
 use sortie_protocol::task::TaskSpec;
+use sortie_protocol::{AgentMessage, AttemptId};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -189,7 +189,8 @@ impl Runner {
             diagnosis = report.diagnosis().map(|diagnosis| diagnosis.code.as_str()),
             "an attempt has ended"
         );
-        Some(AttemptResult { attempt, outcome, result: report.to_wire() })
+        let result = AttemptResult { attempt, outcome, result: report.to_wire() };
+        Some(if fits(&result) { result } else { too_large(result.attempt, &running.task) })
     }
 
     fn observed_log(&self, attempt: &AttemptId) -> StageLog {
@@ -234,6 +235,19 @@ fn progress(attempt: &AttemptId, stage: Stage, transfer: &Transfer) -> Progress 
         received_objects: transfer.received_objects(),
         total_objects: Some(transfer.total_objects()).filter(|total| *total > 0),
     }
+}
+
+/// Whether a result can be sent at all. It is judged here, before anybody counts on it.
+fn fits(result: &AttemptResult) -> bool {
+    sortie_protocol::encode(&AgentMessage::Result(result.clone())).is_ok()
+}
+
+fn too_large(attempt: AttemptId, task: &Task) -> AttemptResult {
+    tracing::error!(%attempt, internal.id = %attempt, "the report of a task is over the limit for messages");
+    let seen = format!("its report was too large to be sent; the agent's log has internal.id={attempt}");
+    let diagnosis = Diagnosis::new(Code::Internal, Stage::Policy, &seen, vec![]);
+    let report = TaskReport::failed(task, diagnosis, &StageLog::default());
+    AttemptResult { attempt, outcome: AttemptOutcome::Failed, result: report.to_wire() }
 }
 
 /// A panic in a task is a bug of ours: it is a diagnosis of that task and nothing else.
@@ -325,5 +339,23 @@ mod tests {
         assert_eq!((diagnosis.code.as_str(), diagnosis.stage.as_str()), ("internal", "tls"));
         assert_eq!(result.outcome, AttemptOutcome::Failed);
         assert!(runner.running.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_report_that_cannot_be_sent_is_replaced_and_not_tried_for_ever() {
+        let mut runner = runner();
+        let offer = offer(r#"{"kind":"connection-test","url":"https://git.example/x"}"#);
+        runner.admit(&offer).unwrap();
+        let Work { task, .. } = runner.admitted.remove(&offer.attempt).unwrap();
+        let (log, cancel) = (StageLog::default(), CancellationToken::new());
+        log.begin(Stage::Identify);
+        log.fact("said", "x".repeat(sortie_protocol::frame::MAX_MESSAGE_BYTES));
+        let diagnosis = Diagnosis::new(Code::UnexpectedAnswer, Stage::Identify, "", vec![]);
+        let report = TaskReport::failed(&task, diagnosis, &log);
+        let id = runner.tasks.spawn(async { report }).id();
+        runner.running.insert(offer.attempt, Running { id, task, log, cancel });
+        let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
+        assert_eq!(result.result.diagnosis().unwrap().code, "internal");
+        assert!(sortie_protocol::encode(&AgentMessage::Result(*result)).is_ok());
     }
 }

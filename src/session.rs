@@ -420,7 +420,7 @@ impl Session {
         if self.paused || self.draining {
             return 0;
         }
-        self.profile.max_tasks.saturating_sub(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX))
+        self.profile.max_tasks.saturating_sub(u32::try_from(self.attempts.occupied()).unwrap_or(u32::MAX))
     }
 
     /// Only an open session carries messages; what was missed is told by the next `hello`.

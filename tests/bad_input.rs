@@ -122,3 +122,35 @@ fn secrets_in_files_have_their_own_diagnoses() {
     let output = sortie.run(["test", &ssh, "--json", "--provider", "git", "--ssh-key", &open]);
     assert!(output.stdout.contains("chmod"), "{output:?}");
 }
+
+#[test]
+fn a_metadata_address_is_refused_through_a_proxy_too() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let output = Sortie::new().run([
+        "test",
+        "--json",
+        "--provider",
+        "git",
+        "--proxy",
+        &url,
+        "--deadline",
+        "5",
+        "https://169.254.169.254/x",
+    ]);
+    assert_eq!(output.diagnosis(), "address_not_allowed", "{output:?}");
+}
+
+#[test]
+fn a_refused_url_gets_its_report_whatever_else_is_missing() {
+    let output =
+        Sortie::new().run(["test", "--json", "https://user:pw@host.example/x", "--password-file", "f"]);
+    assert_eq!((output.status, output.diagnosis().as_str()), (Some(1), "url_invalid"), "{output:?}");
+}
+
+#[test]
+fn a_token_in_a_query_is_not_shown() {
+    let output = test("https://host.invalid/x?private_token=query-canary");
+    assert_eq!(output.diagnosis(), "url_invalid");
+    assert!(!output.stdout.contains("query-canary"), "{output:?}");
+}

@@ -143,6 +143,11 @@ impl AccessArgs {
         declared.credentials.extend(credential.map(|source| (COMMAND_LINE.to_owned(), source)));
         for server in &mut declared.servers {
             self.override_server(server);
+        }
+        // The secrets of other servers may be readable for the daemon only, and are not needed here.
+        let policy = Policy::new(declared.servers.clone());
+        let chosen = target.resolve(&policy).ok().map(|target| target.server.name.clone());
+        for server in declared.servers.iter_mut().filter(|server| Some(&server.name) == chosen.as_ref()) {
             server.proxy =
                 with_secret(server.proxy.clone(), declared.proxy_secrets.get(&server.name)).await?;
             if let Some(file) = &self.proxy_auth_file {
@@ -243,7 +248,9 @@ impl AccessArgs {
             CredentialKind::Password => self.username.clone().or(user_of_url),
             _ => self.username.clone(),
         };
-        if kind == CredentialKind::Password && username.is_none() {
+        // A URL that is none gets its report, whatever else is missing.
+        let is_refused = matches!(target, TargetSpec::Url(text) if RemoteUrl::parse(text).is_err());
+        if kind == CredentialKind::Password && username.is_none() && !is_refused {
             usage("--password-file needs --username, or a user in the URL");
         }
         Some(CredentialSource {

@@ -54,7 +54,8 @@ pub(super) fn clone(clone: &CloneReport) -> String {
 
 fn row(out: &mut String, name: &str, value: &str) {
     if !value.trim().is_empty() {
-        let _ = writeln!(out, "{name:<12}  {}", value.trim());
+        let shown: String = value.trim().chars().filter(|c| !c.is_control()).collect();
+        let _ = writeln!(out, "{name:<12}  {shown}");
     }
 }
 
@@ -84,19 +85,20 @@ fn stages(out: &mut String, stages: &[Stage], colors: &Colors) {
 
 /// The one fact of a stage that matters most to somebody who looks at it.
 fn telling_fact(stage: &Stage) -> String {
-    const TELLING: [(&str, &[&str]); 12] = [
+    const TELLING: [(&str, &[&str]); 13] = [
         ("policy", &["server"]),
         ("resolve", &["addresses"]),
         ("proxy", &["proxy"]),
         ("connect", &["address"]),
         ("tls", &["version", "issuer"]),
         ("host_key", &["key_type", "fingerprint"]),
-        ("identify", &["product", "version"]),
-        ("authenticate", &["identity", "method"]),
+        ("identify", &["provider", "product", "version"]),
+        ("authenticate", &["user", "key_type"]),
         ("authorize", &["project"]),
-        ("repository", &["name"]),
+        ("repository", &["repository", "test_repository"]),
         ("references", &["references"]),
-        ("receive", &["received_objects", "received_bytes"]),
+        ("receive", &["objects"]),
+        ("checkout", &["files"]),
     ];
     let names = TELLING.iter().find(|(name, _)| *name == stage.stage).map_or(&[][..], |(_, names)| names);
     let values = names.iter().filter_map(|name| stage.facts.get(*name)).map(plain);
@@ -105,7 +107,8 @@ fn telling_fact(stage: &Stage) -> String {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        // Servers have a say in some of these, and a terminal would obey their escape codes.
+        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
         Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Null => String::new(),
         other => other.to_string(),
@@ -149,7 +152,7 @@ fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(TEXT_WIDTH);
     let mut line = first.to_owned();
     let mut is_bare = true;
-    for word in text.split_whitespace() {
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
         if !is_bare && line.chars().count() + 1 + word.chars().count() > width.max(40) {
             let _ = writeln!(out, "{line}");
             rest.clone_into(&mut line);

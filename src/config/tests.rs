@@ -148,6 +148,13 @@ fn the_example_loads_and_names_every_key() {
     let uncommented: String =
         example.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect::<Vec<_>>().join("\n");
     load(&uncommented).unwrap();
+    let shown = load(&uncommented).unwrap();
+    assert_eq!(shown.limits, Limits::default(), "the limits that are shown are those that hold");
+    let bare = load("").unwrap();
+    assert_eq!(
+        (shown.max_run, shown.agent.max_tasks, shown.agent.drain),
+        (bare.max_run, bare.agent.max_tasks, bare.agent.drain)
+    );
     for (table, keys) in raw::KEYS {
         for key in *keys {
             assert!(uncommented.contains(key), "{table}.{key}");

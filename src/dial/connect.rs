@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::error::Obstacle;
-use super::names::LookupError;
+use super::names::{self, LookupError};
 use super::stream::{Plain, StreamFacts, Tls};
 use super::{ADDRESS_TIMEOUT, CONNECT_TIMEOUT, Destination, DialError, Parts, Stream, proxy, tls, tunnel};
 use crate::config::HttpProxy;
@@ -81,7 +81,13 @@ async fn connect_through(
     log: &StageLog,
 ) -> Result<(TcpStream, SocketAddr), DialError> {
     let shown = proxy::endpoint(&proxy.host, proxy.port);
-    log.skip(Stage::Resolve);
+    // A name goes to the proxy as it is; an address needs no lookup to be judged.
+    if let Ok(address) = destination.host.parse::<IpAddr>() {
+        log.begin(Stage::Resolve);
+        names::admit(&destination.host, &[address], destination.rule)?;
+    } else {
+        log.skip(Stage::Resolve);
+    }
     log.begin(Stage::Proxy);
     log.fact("proxy", shown.as_str());
     let unreachable = |problem| DialError::ProxyUnreachable { proxy: shown.clone(), problem };

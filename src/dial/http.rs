@@ -147,7 +147,7 @@ impl HttpClient {
         verifier: Option<Arc<Verifier>>,
     ) -> Result<Self, DialError> {
         // The HTTP library asks no resolver about a host that is an address, so policy is asked here.
-        if let (None, Ok(address)) = (&proxy, destination.host.parse::<IpAddr>()) {
+        if let Ok(address) = destination.host.parse::<IpAddr>() {
             names::admit(&destination.host, &[address], destination.rule)?;
         }
         let base = base_url(destination)?;

@@ -1,6 +1,6 @@
 //! The attempts that this agent holds, and how long each is still its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sortie_protocol::AttemptId;
@@ -14,12 +14,20 @@ const STOP_BEFORE_END: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
+    /// Those that are ours, and when each is to be stopped unless it is renewed.
     held: BTreeMap<AttemptId, Duration>,
+    /// Those that are not ours any more and still clean up: they take a slot until they have ended.
+    ending: BTreeSet<AttemptId>,
 }
 
 impl Attempts {
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many slots are taken.
+    pub(super) fn occupied(&self) -> usize {
+        self.held.len() + self.ending.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -34,8 +42,9 @@ impl Attempts {
         self.held.contains_key(attempt)
     }
 
-    /// Whether the attempt was held.
+    /// The attempt has ended. Says whether it was still ours.
     pub(super) fn remove(&mut self, attempt: &AttemptId) -> bool {
+        self.ending.remove(attempt);
         self.held.remove(attempt).is_some()
     }
 
@@ -81,7 +90,8 @@ impl Attempts {
     }
 
     fn lose(&mut self, attempt: &AttemptId, actions: &mut Vec<Action>) {
-        if self.remove(attempt) {
+        if self.held.remove(attempt).is_some() {
+            self.ending.insert(attempt.clone());
             actions.push(Action::Stop(attempt.clone(), StopReason::Lost));
         }
     }

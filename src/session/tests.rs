@@ -169,11 +169,13 @@ fn leases_are_renewed_and_an_attempt_that_cannot_be_renewed_stops_before_its_end
     assert_eq!(session.wake_at(), Some(80 * SECOND), "two seconds before the end of the lease");
     assert_eq!(session.handle(79 * SECOND, Event::Tick), []);
     assert_eq!(session.handle(80 * SECOND, Event::Tick), [Action::Stop(attempt(1), StopReason::Lost)]);
+    assert_eq!(session.free_slots(), 1, "it cleans up, and takes its slot meanwhile");
     assert_eq!(
         session.handle(81 * SECOND, Event::Finished(Box::new(result(1)))),
         [],
         "its result counts no more"
     );
+    assert_eq!(session.free_slots(), 2);
 }
 
 #[test]

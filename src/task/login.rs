@@ -6,6 +6,7 @@ use super::Tools;
 use super::diagnose::{Failure, Subject};
 use super::stop::until_stopped;
 use super::target::{Target, TargetError, TargetSpec};
+use crate::config::Server;
 use crate::credential::{Credential, CredentialKind, LoadError};
 use crate::dial::{Destination, HttpClient};
 use crate::git::{Access, Control, Remote};
@@ -106,9 +107,17 @@ pub(super) fn https_remote(
     Remote { url, access: Access::Https { client, authorization } }
 }
 
+/// The account at an SSH server. What the operator fixed, with the key or in the server's URL, goes before
+/// what a task's URL says: a key must not be used as any account that a control plane thinks of.
+fn ssh_user(url: &RemoteUrl, server: &Server, key: &Credential) -> String {
+    let declared = server.ssh.as_ref().and_then(RemoteUrl::user).or_else(|| server.url.user());
+    let fixed = key.username.as_deref().or(declared);
+    fixed.or(url.user()).unwrap_or(DEFAULT_SSH_USER).to_owned()
+}
+
 /// A repository over SSH. `key` is an SSH key.
 pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools: &Tools) -> Remote {
-    let user = url.user().or(key.username.as_deref()).unwrap_or(DEFAULT_SSH_USER).to_owned();
+    let user = ssh_user(&url, &target.server, &key);
     let login = Login {
         door: Arc::clone(&tools.door),
         destination: Destination::for_url(&url, &target.server),
@@ -117,4 +126,40 @@ pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools
         known_hosts: KnownHosts { file: target.server.known_hosts_file.clone() },
     };
     Remote { url, access: Access::Ssh(login) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Proxy;
+    use crate::credential::Material;
+
+    #[test]
+    fn a_task_cannot_choose_another_account_than_the_operator_fixed() {
+        let url = |text: &str| RemoteUrl::parse(text).unwrap();
+        let user = |declared: Option<&str>, username: Option<&str>, asked: &str| {
+            let server = Server {
+                name: "lab".into(),
+                provider: None,
+                url: url("https://git.example"),
+                ssh: declared.map(url),
+                credential: None,
+                credentials: vec![],
+                known_hosts_file: None,
+                ca_file: None,
+                proxy: Proxy::Direct,
+                allow_loopback: false,
+            };
+            let key = Secret::new(String::new());
+            let material = Material::SshKey { key, passphrase: None, source: String::new() };
+            let username = username.map(str::to_owned);
+            ssh_user(&url(asked), &server, &Credential { name: "key".into(), username, material })
+        };
+        let asked = "ssh://root@git.example/x";
+        assert_eq!(user(Some("ssh://git@git.example"), Some("svc"), asked), "svc");
+        assert_eq!(user(Some("ssh://git@git.example"), None, asked), "git");
+        assert_eq!(user(Some("ssh://git.example"), None, asked), "root");
+        assert_eq!(user(None, None, "ssh://git.example/x"), DEFAULT_SSH_USER);
+    }
 }
