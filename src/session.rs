@@ -6,18 +6,19 @@
 //! to this state and not to a socket.
 
 mod attempts;
+mod events;
 pub mod websocket;
 
 use std::time::Duration;
 
 use sortie_protocol::message::{
-    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, Offer, Progress, ProtocolError,
-    Reject, Times, Welcome,
+    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, Offer, ProtocolError, Times, Welcome,
 };
-use sortie_protocol::{AgentMessage, AttemptId, ControlMessage, FrameError, identity};
+use sortie_protocol::{AgentMessage, AttemptId, ControlMessage, identity};
 
 use crate::identity::Identity;
 use attempts::Attempts;
+pub use events::{Action, CloseReason, Event, Profile, StopReason};
 
 /// How long a session may take from the connection to `welcome`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,91 +29,6 @@ pub const MAX_PROTOCOL_ERRORS: u32 = 8;
 /// The shortest and the longest time that a control plane may set for pings, silence and renewals.
 const SHORTEST_TIME: Duration = Duration::from_millis(100);
 const LONGEST_TIME: Duration = Duration::from_secs(600);
-
-/// What this agent tells of itself.
-#[derive(Debug, Clone)]
-pub struct Profile {
-    /// Its name.
-    pub name: String,
-    /// Its own tags.
-    pub tags: Vec<String>,
-    /// How many attempts it runs at once.
-    pub max_tasks: u32,
-}
-
-/// What happens to a session.
-#[derive(Debug)]
-pub enum Event {
-    /// There is a connection.
-    Opened,
-    /// The connection is gone.
-    Closed,
-    /// A message came.
-    Received(Box<ControlMessage>),
-    /// A frame came that is no message.
-    NotUnderstood(FrameError),
-    /// Anything at all came, a pong for example: the peer lives.
-    Heard,
-    /// The runner takes an offer that was considered.
-    Admitted(AttemptId),
-    /// The runner does not take it.
-    Refused(Box<Reject>),
-    /// An attempt tells where it is.
-    Progressed(Progress),
-    /// An attempt has ended.
-    Finished(Box<AttemptResult>),
-    /// The result is kept, so that it may be sent.
-    Recorded(AttemptId),
-    /// The operator wants no new work done.
-    Drain,
-    /// Time has passed.
-    Tick,
-}
-
-/// What is to be done, in this order.
-#[derive(Debug, PartialEq)]
-pub enum Action {
-    /// Send a message.
-    Send(Box<AgentMessage>),
-    /// Send a WebSocket ping, or what does its work on another transport.
-    Ping,
-    /// Ask the runner about an offer, and answer with [`Event::Admitted`] or [`Event::Refused`].
-    Consider(Box<Offer>),
-    /// Run the attempt that was admitted.
-    Run(AttemptId),
-    /// Stop an attempt. Its end is still told by [`Event::Finished`].
-    Stop(AttemptId, StopReason),
-    /// Keep a result, and answer with [`Event::Recorded`].
-    Record(Box<AttemptResult>),
-    /// Send the result that is kept for this attempt.
-    SendResult(AttemptId),
-    /// Drop the result that is kept for this attempt.
-    Forget(AttemptId),
-    /// Close the connection.
-    Close(CloseReason),
-}
-
-/// Why an attempt is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// The control plane cancelled it. A result is due.
-    Cancelled,
-    /// It is not ours any more, or its lease ends. No result would be taken.
-    Lost,
-}
-
-/// Why a connection is closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The peer was silent for too long, or did not get to `welcome` in time.
-    Silence,
-    /// The control plane does not take this identity: its words.
-    IdentityRefused(String),
-    /// The control plane ends the session; come back after so long.
-    Goaway(GoawayReason, Duration),
-    /// The peer does not keep to the protocol.
-    Protocol,
-}
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

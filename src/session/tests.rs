@@ -4,6 +4,8 @@
 use sortie_protocol::message::{AttemptOutcome, Decision, RejectReason, Renewal};
 use sortie_protocol::report::{CloneReport, ReportOutcome, TaskOutput};
 
+use sortie_protocol::FrameError;
+
 use super::*;
 use crate::identity::AgentKey;
 
