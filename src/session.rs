@@ -26,6 +26,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many messages that are not understood a session bears.
 pub const MAX_PROTOCOL_ERRORS: u32 = 8;
 
+/// Why an agent drains by itself, for people.
+const STOPPING: &str = "the agent is stopping";
+
 /// The shortest and the longest time that a control plane may set for pings, silence and renewals.
 const SHORTEST_TIME: Duration = Duration::from_millis(100);
 const LONGEST_TIME: Duration = Duration::from_secs(600);
@@ -125,7 +128,7 @@ impl Session {
                     actions.push(Action::SendResult(attempt));
                 }
             }
-            Event::Drain => self.drain("the agent is stopping", &mut actions),
+            Event::Drain => self.drain(&mut actions),
             Event::Tick => {}
         }
         self.keep_times(now, &mut actions);
@@ -155,7 +158,7 @@ impl Session {
         (self.opened_at, self.heard_at, self.pinged_at, self.renewed_at) = (now, now, now, now);
         self.told_credit = None;
         self.protocol_errors = 0;
-        // A pause belongs to the session that told it; the control plane tells it again.
+        // A pause, or a drain by the control plane, belongs to the session that told it; it is told again.
         self.paused = false;
     }
 
@@ -184,7 +187,10 @@ impl Session {
             }
             (Phase::Open, M::Pause { .. }) => self.paused = true,
             (Phase::Open, M::Resume {}) => self.paused = false,
-            (Phase::Open, M::Drain { reason }) => self.drain(&reason, actions),
+            (Phase::Open, M::Drain { reason }) => {
+                tracing::info!(reason, "no new tasks are taken until the control plane says so");
+                self.paused = true;
+            }
             (_, out_of_turn) => {
                 let message = format!("this message does not belong here: {}", name(&out_of_turn));
                 self.not_understood(&ProtocolError { code: "out_of_turn".into(), message }, actions);
@@ -220,7 +226,7 @@ impl Session {
         self.attempts.decide(now, &welcome.attempts, actions);
         actions.extend(self.unacknowledged.iter().cloned().map(Action::SendResult));
         if self.draining {
-            self.send(AgentMessage::Drain { reason: "the agent is stopping".into() }, actions);
+            self.send(AgentMessage::Drain { reason: STOPPING.to_owned() }, actions);
         }
     }
 
@@ -286,10 +292,11 @@ impl Session {
         }
     }
 
-    fn drain(&mut self, reason: &str, actions: &mut Vec<Action>) {
+    /// The operator's own wish: nothing takes it back.
+    fn drain(&mut self, actions: &mut Vec<Action>) {
         if !std::mem::replace(&mut self.draining, true) {
-            tracing::info!(reason, "draining: no new tasks are taken");
-            self.send(AgentMessage::Drain { reason: reason.to_owned() }, actions);
+            tracing::info!("draining: no new tasks are taken");
+            self.send(AgentMessage::Drain { reason: STOPPING.to_owned() }, actions);
         }
     }
 

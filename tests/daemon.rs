@@ -237,3 +237,21 @@ fn the_way_to_the_control_plane_leads_through_a_proxy_and_tls() {
     assert!(proxy.tunnels().contains(&target), "{:?}", proxy.tunnels());
     assert!(!agent.log().contains("proxy-canary"));
 }
+
+#[test]
+fn a_drain_by_the_control_plane_ends_when_it_says_so() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let _agent = scene.agent("fra1-a").start(&control_plane);
+    let id = control_plane.agents()[0]["id"].as_str().unwrap().to_owned();
+    let say = |word: &str| {
+        let answer = control_plane.request(Method::POST, &format!("/api/v1/agents/{id}/{word}"), None);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    say("drain");
+    let waiting = control_plane.post_task(&scene.test_task(json!({})));
+    let explained = control_plane.request(Method::GET, &format!("/api/v1/tasks/{waiting}/explain"), None);
+    assert_eq!(explained.body["agents"][0]["eligible"], false, "{explained:?}");
+    say("resume");
+    assert_eq!(control_plane.wait_task(&waiting, LIMIT)["outcome"], "succeeded");
+}

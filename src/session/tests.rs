@@ -258,9 +258,19 @@ fn draining_and_pausing_take_the_credit_away() {
     assert_eq!(sent(&actions), [&none]);
     let actions = session.handle(SECOND, received(ControlMessage::Resume {}));
     assert_eq!(sent(&actions), [&AgentMessage::Credit { slots: 2 }]);
+    let actions = session.handle(SECOND, received(ControlMessage::Drain { reason: "update".into() }));
+    assert_eq!(sent(&actions), [&none]);
+    let actions = session.handle(SECOND, received(ControlMessage::Resume {}));
+    assert_eq!(
+        sent(&actions),
+        [&AgentMessage::Credit { slots: 2 }],
+        "what the control plane began it may end"
+    );
     let actions = session.handle(SECOND, Event::Drain);
     assert!(matches!(sent(&actions)[..], [AgentMessage::Drain { .. }, AgentMessage::Credit { slots: 0 }]));
     assert_eq!(session.handle(SECOND, Event::Drain), [], "once is enough");
+    let actions = session.handle(SECOND, received(ControlMessage::Resume {}));
+    assert_eq!(sent(&actions), [] as [&AgentMessage; 0], "the operator's own drain stays");
 }
 
 #[test]

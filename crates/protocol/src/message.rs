@@ -92,9 +92,9 @@ pub enum ControlMessage {
         /// Why, for people.
         reason: String,
     },
-    /// Ends `pause`.
+    /// Ends `pause` and this side's `drain`.
     Resume {},
-    /// The agent is to finish what it has and take nothing more.
+    /// The agent is to finish what it has and take nothing more until `resume`.
     Drain {
         /// Why, for people.
         reason: String,

@@ -202,6 +202,8 @@ impl TaskSpec {
             "or `server` names the target: exactly one of the two",
         )?;
         let by_url = self.url.is_some();
+        let carries_password = self.url.as_deref().is_some_and(carries_password);
+        ensure(!carries_password, "url", "carries a password: name a credential of the agent's instead")?;
         ensure(!(by_url && self.project.is_some()), "project", "goes with `server`, not with `url`")?;
         ensure(!(by_url && self.repository.is_some()), "repository", "goes with `server`, not with `url`")
     }
@@ -215,6 +217,7 @@ impl TaskSpec {
 
     fn validate_lengths(&self) -> Result<(), TaskError> {
         let texts = [
+            ("url", &self.url),
             ("server", &self.server),
             ("project", &self.project),
             ("repository", &self.repository),
@@ -230,8 +233,21 @@ impl TaskSpec {
         let labels_fit = self.labels.len() <= MAX_LABELS
             && self.labels.iter().all(|(key, value)| key.len() + value.len() <= MAX_TEXT_BYTES);
         ensure(labels_fit, "labels", &format!("has {MAX_LABELS} entries at most"))?;
-        ensure(self.paths.len() <= MAX_PATHS, "paths", &format!("has {MAX_PATHS} entries at most"))
+        let list_fits = |list: &[String]| {
+            list.len() <= MAX_PATHS && list.iter().all(|entry| (1..=MAX_TEXT_BYTES).contains(&entry.len()))
+        };
+        let too_many = format!("has {MAX_PATHS} entries at most, each of 1 to {MAX_TEXT_BYTES} bytes");
+        ensure(list_fits(&self.paths), "paths", &too_many)?;
+        let submodules_fit = !matches!(&self.submodules, Some(Submodules::Named(list)) if !list_fits(list));
+        ensure(submodules_fit, "submodules", &too_many)
     }
+}
+
+/// Whether the user info of a URL has a password. A task is kept and shown, so that it must not come so far.
+fn carries_password(url: &str) -> bool {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user_info, _)| user_info.contains(':'))
 }
 
 fn ensure(holds: bool, field: &'static str, problem: &str) -> Result<(), TaskError> {
@@ -264,6 +280,19 @@ mod tests {
         assert_eq!(problem(&task(r#","depth":1"#)), Some("depth"));
         assert_eq!(problem(&task(r#","selector":{"all":[""]}"#)), Some("selector"));
         assert_eq!(problem(r#"{"kind":"clone","url":"https://a","depth":0}"#), Some("depth"));
+    }
+
+    #[test]
+    fn texts_are_bounded_and_hold_no_password() {
+        let with_url = |url: &str| problem(&format!(r#"{{"kind":"clone","url":"{url}"}}"#));
+        assert_eq!(with_url(&format!("https://a/{}", "b".repeat(MAX_TEXT_BYTES))), Some("url"));
+        assert_eq!(with_url("https://user:secret@a.example/x"), Some("url"));
+        assert_eq!(with_url("https://user@a.example:8080/x:y@z"), None);
+        assert_eq!(with_url("git@a.example:group/web.git"), None);
+        let long = "b".repeat(MAX_TEXT_BYTES + 1);
+        let more = |rest: &str| problem(&format!(r#"{{"kind":"clone","url":"https://a",{rest}}}"#));
+        assert_eq!(more(&format!(r#""paths":["{long}"]"#)), Some("paths"));
+        assert_eq!(more(&format!(r#""submodules":["{long}"]"#)), Some("submodules"));
     }
 
     #[test]
