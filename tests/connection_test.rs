@@ -5,8 +5,8 @@ use std::path::Path;
 use sortie::credential::CredentialKind;
 use sortie::provider::{Provider, Scope};
 use stand_ins::{
-    Authority, AzureDevOps, Gitlab, Release, Repository, Running, ServerHandle, StandIns, Token, TokenKind,
-    World,
+    Authority, AzureDevOps, Fault, Gitlab, Release, Repository, Running, ServerHandle, StandIns, Token,
+    TokenKind, World,
 };
 use tempfile::TempDir;
 
@@ -164,6 +164,24 @@ async fn azure_projects_and_collections_read_a_repository_where_they_can() {
     let without = lab.on_azure("/Coll").pat("azure-project-only").run().await;
     assert!(without.succeeded(), "{:#}", without.0);
     assert_eq!(without.warnings(), ["git_not_tried"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_repositories_that_is_too_long_is_gone_without() {
+    let lab = Lab::start();
+    lab.azure().set_fault_at("_apis/git/repositories?", Fault::HugeBody);
+    lab.gitlab().set_fault_at("per_page=20", Fault::HugeBody);
+    let trials =
+        [lab.on_azure("/Coll"), lab.on_azure("/Coll/My%20Shop"), lab.on_gitlab("").by_server(None, None)];
+    for trial in trials {
+        let outcome = trial.run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.warnings(), ["git_not_tried"]);
+        let summary = outcome.0["warnings"][0]["summary"].as_str().unwrap();
+        assert!(summary.contains("too long to choose from"), "{summary}");
+    }
+    let named = lab.on_azure("/Coll").reading("tools").run().await;
+    assert!(named.succeeded() && named.warnings().is_empty(), "{:#}", named.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

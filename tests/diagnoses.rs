@@ -62,6 +62,56 @@ async fn policy_refuses_before_anything_is_opened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_to_read_stays_below_what_the_operator_declared() {
+    let lab = Lab::start();
+    let below = |trial: Trial, base: String| {
+        let mut trial = trial;
+        trial.server.url = sortie::remote_url::RemoteUrl::parse(&base).unwrap();
+        trial
+    };
+    let group = || below(lab.on_gitlab("/shop"), format!("{}/shop", lab.gitlab().url()));
+    let project = || below(lab.on_azure("/Coll/My%20Shop"), format!("{}/Coll/My%20Shop", lab.azure().url()));
+    let by_password = |trial: Trial| trial.secret(CredentialKind::Password, Some("ada"), "password-canary");
+    let outside = [
+        (group().reading("other/secret"), "server_not_declared"),
+        (group().reading("shopping/secret"), "server_not_declared"),
+        (group().reading("x/../../other/admin"), "url_invalid"),
+        (by_password(group()).reading("other/secret"), "server_not_declared"),
+        (project().reading("tools/tools"), "server_not_declared"),
+        (project().reading("../tools"), "url_invalid"),
+        (project().reading("My Shop/../tools/_git/tools"), "url_invalid"),
+    ];
+    for (trial, code) in outside {
+        expect(&trial.run().await, code, "policy");
+    }
+    let asked: Vec<_> =
+        [lab.gitlab(), lab.azure()].into_iter().flat_map(|server| server.requests()).collect();
+    let strayed =
+        |path: &str| ["info/refs", "_apis/git", "secret", "tools"].iter().any(|part| path.contains(part));
+    assert!(asked.iter().all(|request| !strayed(&request.path)), "{asked:?}");
+    for trial in [group().reading("shop/sub/web"), project().reading("web"), project().reading("My Shop/web")]
+    {
+        let outcome = trial.run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_git_did_not_tell_is_not_known() {
+    let lab = Lab::start();
+    for server in [lab.azure(), lab.gitlab()] {
+        server.set_fault_at("info/refs", Fault::ServerError(500));
+    }
+    for trial in [lab.on_azure(REPOSITORY), lab.on_gitlab(PROJECT)] {
+        let outcome = trial.run().await;
+        assert_eq!(outcome.diagnosis().0, "server_error", "{:#}", outcome.0);
+        let repository = &outcome.0["repository"];
+        assert_eq!(repository["default_branch"], "main");
+        assert!(repository["references"].is_null() && repository["empty"].is_null(), "{repository:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_do_not_come_about_are_told_apart() {
     let url = "https://git.example/web.git";
     let unnamed = Trial::of(Some(Provider::Git), url, url).names(Arc::new(NoNames));
@@ -110,7 +160,9 @@ async fn a_proxy_without_its_password_is_named() {
     let proxy = Proxy::start("user", "password");
     let outcome = lab.on_azure(REPOSITORY).proxy(proxy.port()).run().await;
     expect(&outcome, "proxy_auth_required", "proxy");
-    assert_eq!(outcome.stages("skipped")[0], "resolve");
+    // An address is judged by policy and needs no lookup for that; only a name goes to the proxy unjudged.
+    assert_eq!(outcome.stages("passed"), ["policy", "resolve"]);
+    assert_eq!(outcome.stages("skipped")[0], "connect");
     assert_eq!(lab.azure().connections(), 0);
 }
 

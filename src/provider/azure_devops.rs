@@ -9,7 +9,7 @@ mod place;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::rest::{Answer, Api};
+use super::rest::{Answer, Api, name, text};
 use super::{Provider, ProviderError};
 
 pub use answers::shows_marks;
@@ -160,7 +160,7 @@ pub async fn repository(api: &Api, place: &Place, version: &str) -> Result<Repos
     read_repository(&judge(&answer, names, "the repository in JSON")?)
 }
 
-/// The first repository of the place that the credential may read, as a place of its own.
+/// The first repository of the place that the credential may read and that is `wanted`, as a place of its own.
 ///
 /// # Errors
 /// What any call can fail with.
@@ -168,6 +168,7 @@ pub async fn first_repository(
     api: &Api,
     place: &Place,
     version: &str,
+    wanted: impl Fn(&Place) -> bool,
 ) -> Result<Option<Place>, ProviderError> {
     let call = format!("git/repositories?api-version={version}");
     let path = match place.project() {
@@ -177,13 +178,20 @@ pub async fn first_repository(
     let answer = api.get(&path).await?;
     let project = place.project().map(decoded);
     let names = Names { project: project.as_deref(), repository: None, scope: SCOPE_CODE };
-    let json = judge(&answer, names, "repositories in JSON")?;
-    let repositories = json.get("value").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let usable = |json: &&Value| read_repository(json).is_ok();
-    Ok(repositories.iter().find(usable).and_then(|json| {
-        let project = text(json.get("project")?, "name")?;
-        Some(place.with_repository(&project, &text(json, "name")?))
-    }))
+    Ok(first_of(&judge(&answer, names, "repositories in JSON")?, place, wanted))
+}
+
+fn first_of(json: &Value, place: &Place, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
+    let usable = json.get("value")?.as_array()?.iter().filter(|json| read_repository(json).is_ok());
+    let mut places = usable.filter_map(|json| {
+        // The list of one project holds its own repositories; the spelling of its name is the operator's.
+        let project = match place.project() {
+            Some(project) => decoded(project),
+            None => name(json.get("project")?, "name")?,
+        };
+        Some(place.with_repository(&project, &name(json, "name")?))
+    });
+    places.find(wanted)
 }
 
 fn read_repository(json: &Value) -> Result<Repository, ProviderError> {
@@ -250,9 +258,8 @@ fn number(version: &str) -> Option<(u32, u32)> {
 
 fn public_url(json: &Value) -> Option<String> {
     let mappings = json.get("locationServiceData")?.get("accessMappings")?.as_array()?;
-    let public = mappings
-        .iter()
-        .find(|mapping| mapping.get("moniker").and_then(Value::as_str) == Some("PublicAccessMapping"))?;
+    let public =
+        mappings.iter().find(|mapping| text(mapping, "moniker").as_deref() == Some("PublicAccessMapping"))?;
     text(public, "accessPoint")
 }
 
@@ -260,10 +267,6 @@ fn public_url(json: &Value) -> Option<String> {
 fn user_of(answer: &Answer) -> Option<String> {
     let data = answer.encoded_header("x-vss-userdata")?;
     data.split_once(':').map(|(_, name)| name.to_owned())
-}
-
-fn text(json: &Value, key: &str) -> Option<String> {
-    json.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 fn decoded(segment: &str) -> String {
@@ -292,6 +295,21 @@ mod tests {
         assert_eq!(listed_version(&answer(401, &[], "")), None);
         assert_eq!(named_release((7, 0)), ("Azure DevOps Server", "2022"));
         assert_eq!(named_release((4, 1)).0, "Team Foundation Server");
+    }
+
+    #[test]
+    fn a_repository_that_is_not_wanted_is_passed_over() {
+        let url = crate::remote_url::RemoteUrl::parse("https://ado.corp/Coll").unwrap();
+        let list =
+            |project: &str, name: &str| serde_json::json!({"name": name, "project": {"name": project}});
+        let json =
+            serde_json::json!({"value": [list("Shop", "a\u{1b}b"), list("Shop", "web"), list("tools", "x")]});
+        let first = |wanted: &str| {
+            first_of(&json, &Place::parse(&url, None, None), |place| place.project() == Some(wanted))
+        };
+        assert_eq!(first("Shop").unwrap().names(), "Shop/web");
+        assert_eq!(first("tools").unwrap().names(), "tools/x");
+        assert_eq!(first("nope"), None);
     }
 
     #[test]

@@ -11,10 +11,10 @@ use serde_json::Value;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
-use super::rest::{Answer, Api};
+use super::rest::{Answer, Api, name, text, texts};
 use super::{Denied, Provider, ProviderError};
 use crate::credential::{Credential, Material, basic};
-use crate::dial::HttpClient;
+use crate::dial::{HttpClient, HttpError};
 use crate::secret::Secret;
 
 use answers::judge;
@@ -175,11 +175,15 @@ pub async fn account(api: &Api, place: &Place) -> Result<(), ProviderError> {
     judge(&answer, "projects in JSON").map(|_| ())
 }
 
-/// The first repository below the place that the token may read, as a place of its own.
+/// The first repository below the place that the token may read and that is `wanted`, as a place of its own.
 ///
 /// # Errors
 /// What any call can fail with.
-pub async fn first_repository(api: &Api, place: &Place) -> Result<Option<Place>, ProviderError> {
+pub async fn first_repository(
+    api: &Api,
+    place: &Place,
+    wanted: impl Fn(&Place) -> bool,
+) -> Result<Option<Place>, ProviderError> {
     let call = match place.full_path().as_str() {
         "" => "projects?membership=true&per_page=20".to_owned(),
         _ => format!("groups/{}/projects?include_subgroups=true&per_page=20", place.encoded_path()),
@@ -188,11 +192,7 @@ pub async fn first_repository(api: &Api, place: &Place) -> Result<Option<Place>,
     if answer.status == 404 {
         return Ok(None);
     }
-    let json = judge(&answer, "projects in JSON")?;
-    let projects = json.as_array().map_or(&[][..], Vec::as_slice);
-    let usable = projects.iter().filter(|json| read_project(json).is_ok());
-    let path = usable.filter_map(|json| text(json, "path_with_namespace")).next();
-    Ok(path.map(|path| place.with_repository(&path)))
+    Ok(first_of(&judge(&answer, "projects in JSON")?, place, wanted))
 }
 
 /// Whether scopes contain one of those that will do; scopes that are not known might.
@@ -225,7 +225,11 @@ async fn searched(api: &Api, place: &Place) -> Result<Option<Value>, ProviderErr
     let full_path = place.full_path();
     let call = format!("projects?search_namespaces=true&search={}&per_page=100", place.encoded_path());
     // The server refuses a search for a slash in the path of a URL only, not in a query.
-    let answer = api.get(&place.api(&call)).await?;
+    let answer = match api.get(&place.api(&call)).await {
+        // The project itself was not found already: a list too long to be searched does not change that.
+        Err(ProviderError::Http(HttpError::BodyTooLarge { .. })) => return Ok(None),
+        answer => answer?,
+    };
     if answer.status != 200 {
         return Ok(None);
     }
@@ -234,7 +238,7 @@ async fn searched(api: &Api, place: &Place) -> Result<Option<Value>, ProviderErr
         _ => return Ok(None),
     };
     let is_it = |json: &Value| {
-        text(json, "path_with_namespace").is_some_and(|path| path.eq_ignore_ascii_case(&full_path))
+        name(json, "path_with_namespace").is_some_and(|path| path.eq_ignore_ascii_case(&full_path))
     };
     Ok(projects.into_iter().find(is_it))
 }
@@ -248,10 +252,17 @@ async fn moved(api: &Api, place: &Place, answer: &Answer) -> ProviderError {
         return answer.general_error("the project in JSON");
     };
     let named = match api.get(&place.api(&format!("projects/{id}"))).await {
-        Ok(answer) => answer.json().and_then(|json| text(&json, "path_with_namespace")),
+        Ok(answer) => answer.json().and_then(|json| name(&json, "path_with_namespace")),
         Err(_) => None,
     };
     ProviderError::RepositoryMoved { to: named.map(|path| place.with_repository(&path).shown()) }
+}
+
+/// A group's list holds projects of other groups as well, where these share them with it.
+fn first_of(json: &Value, place: &Place, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
+    let usable = json.as_array()?.iter().filter(|json| read_project(json).is_ok());
+    let paths = usable.filter_map(|json| name(json, "path_with_namespace"));
+    paths.map(|path| place.with_repository(&path)).find(wanted)
 }
 
 fn token_facts(json: &Value) -> Result<TokenFacts, ProviderError> {
@@ -264,9 +275,7 @@ fn token_facts(json: &Value) -> Result<TokenFacts, ProviderError> {
         let is_past = is_past.is_some_and(|days| days <= 0);
         return Err(ProviderError::Denied(if is_past { Denied::Expired } else { Denied::Rejected }));
     }
-    let scopes = json.get("scopes").and_then(Value::as_array);
-    let scopes = scopes.map(|scopes| scopes.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-    Ok(TokenFacts { scopes, expires_at, user: None })
+    Ok(TokenFacts { scopes: texts(json, "scopes"), expires_at, user: None })
 }
 
 fn read_project(json: &Value) -> Result<Project, ProviderError> {
@@ -275,10 +284,6 @@ fn read_project(json: &Value) -> Result<Project, ProviderError> {
     }
     let branch = text(json, "default_branch");
     Ok(Project { default_branch: branch.map(|branch| format!("refs/heads/{branch}")) })
-}
-
-fn text(json: &Value, key: &str) -> Option<String> {
-    json.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 fn decoded(text: &str) -> String {
@@ -308,6 +313,32 @@ mod tests {
         assert_eq!(days_left("2027-01-01", now), Some(1));
         assert_eq!(days_left("2027-01-01T10:00:00Z", now), Some(1));
         assert_eq!(days_left("soon", now), None);
+    }
+
+    #[test]
+    fn a_token_tells_nothing_that_a_terminal_would_obey() {
+        let scopes = vec!["read\u{1b}[2J"; 1000];
+        let json = serde_json::json!({"active": true, "scopes": scopes, "expires_at": "2027\u{1b}[2J"});
+        let token = token_facts(&json).unwrap();
+        assert_eq!(token.expires_at.unwrap(), "2027 [2J");
+        assert_eq!(token.scopes.unwrap(), ["read [2J"; 64]);
+        let project = serde_json::json!({"default_branch": format!("\u{1b}c{}", "x".repeat(100_000))});
+        let branch = read_project(&project).unwrap().default_branch.unwrap();
+        assert!(branch.len() < 400 && !branch.contains('\u{1b}'), "{branch}");
+    }
+
+    #[test]
+    fn a_project_that_is_shared_from_elsewhere_is_passed_over() {
+        let url = crate::remote_url::RemoteUrl::parse("https://gl.corp/shop").unwrap();
+        let place = Place::parse(&url, "", None).unwrap();
+        let listed = |paths: &[&str]| {
+            let projects =
+                paths.iter().map(|path| serde_json::json!({"path_with_namespace": path})).collect();
+            let is_below = |place: &Place| place.git_url().is_some_and(|git_url| url.contains(&git_url));
+            first_of(&Value::Array(projects), &place, is_below).map(|found| found.full_path())
+        };
+        assert_eq!(listed(&["other/secret", "shop/web"]).as_deref(), Some("shop/web"));
+        assert_eq!(listed(&["other/secret"]), None);
     }
 
     #[test]

@@ -21,8 +21,14 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 /// How much of a strange body is shown, in characters.
 const MAX_SHOWN_CHARS: usize = 120;
 
-/// How much of a server's own message is shown, in characters.
-const MAX_MESSAGE_CHARS: usize = 300;
+/// How much of one text of a server's is kept, in characters.
+pub const MAX_TEXT_CHARS: usize = 300;
+
+/// How many texts of one list of a server's are kept.
+pub const MAX_TEXTS: usize = 64;
+
+/// The longest name of a server's that becomes part of a path, in bytes.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// The API of one server, with or without a credential.
 #[derive(Clone)]
@@ -113,8 +119,11 @@ impl Answer {
             for part in value.split(',') {
                 let word = part.trim().split(' ').next().unwrap_or_default();
                 let is_scheme = !word.is_empty() && !word.contains(['=', '"']);
+                if schemes.len() == MAX_TEXTS {
+                    return schemes;
+                }
                 if is_scheme && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-                    schemes.push(word.to_owned());
+                    schemes.push(shown(word, MAX_TEXT_CHARS));
                 }
             }
         }
@@ -131,14 +140,13 @@ impl Answer {
 
     /// A text field of a JSON body, made fit to be shown.
     pub fn field(&self, name: &str) -> Option<String> {
-        let json = self.json()?;
-        json.get(name)?.as_str().map(|text| shown(text, MAX_MESSAGE_CHARS))
+        text(&self.json()?, name)
     }
 
     /// The value of a header that the server percent-encoded, made fit to be shown.
     pub fn encoded_header(&self, name: &str) -> Option<String> {
         let text = percent_decode_str(self.header(name)?).decode_utf8_lossy().into_owned();
-        Some(shown(&text, MAX_MESSAGE_CHARS))
+        Some(shown(&text, MAX_TEXT_CHARS))
     }
 
     /// The body of a good answer.
@@ -195,9 +203,35 @@ impl Answer {
     }
 }
 
-/// A server's text as it may be shown: one line, without control characters, shortened.
-fn shown(text: &str, max_chars: usize) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+/// A text field of an object, made fit to be shown; `None` where nothing is left of it. This, [`texts`] and
+/// [`name`] are the only ways in which a text leaves a server's JSON.
+pub fn text(json: &Value, key: &str) -> Option<String> {
+    let text = shown(json.get(key)?.as_str()?, MAX_TEXT_CHARS);
+    (!text.is_empty()).then_some(text)
+}
+
+/// A list of texts, each made fit to be shown, and no more than [`MAX_TEXTS`] of them.
+pub fn texts(json: &Value, key: &str) -> Option<Vec<String>> {
+    let items = json.get(key)?.as_array()?.iter().filter_map(Value::as_str);
+    Some(items.take(MAX_TEXTS).map(|text| shown(text, MAX_TEXT_CHARS)).collect())
+}
+
+/// A name that becomes part of a path, letter by letter; `None` where it is too long or not fit to be shown,
+/// because a name that was made fit would be another's.
+pub fn name(json: &Value, key: &str) -> Option<String> {
+    let name = json.get(key)?.as_str()?;
+    let is_fit = !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(is_unfit);
+    is_fit.then(|| name.to_owned())
+}
+
+/// Control characters, and those that change the direction in which the others are read.
+fn is_unfit(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text of somebody else's as it may be shown: one line, without control characters, shortened.
+pub fn shown(text: &str, max_chars: usize) -> String {
+    let clean: String = text.chars().map(|c| if is_unfit(c) { ' ' } else { c }).collect();
     let words = clean.split_whitespace().collect::<Vec<_>>().join(" ");
     match words.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &words[..end]),
@@ -235,6 +269,29 @@ pub(super) mod tests {
         let json = [("content-type", "application/json; charset=utf-8")];
         assert_eq!(answer(404, &json, "\u{feff}{\"message\":\"a\\nb\"}").field("message").unwrap(), "a b");
         assert!(answer(200, &[("content-type", "text/html")], "{}").json().is_none());
+    }
+
+    #[test]
+    fn texts_are_scrubbed_and_names_are_taken_as_they_are_or_not_at_all() {
+        let long = "x".repeat(2 * MAX_NAME_BYTES);
+        let json = serde_json::json!({
+            "hostile": "a\u{1b}]0;owned\u{7}\nb\u{202e}c", "long": long, "blank": "\u{1b}", "name": "a  b",
+            "list": vec![long.as_str(); 10 * MAX_TEXTS],
+        });
+        assert_eq!(text(&json, "hostile").unwrap(), "a ]0;owned b c");
+        assert_eq!(text(&json, "long").unwrap().chars().count(), MAX_TEXT_CHARS + 1);
+        assert_eq!(text(&json, "blank"), None);
+        let list = texts(&json, "list").unwrap();
+        assert_eq!(list.len(), MAX_TEXTS);
+        assert!(list.iter().all(|text| text.chars().count() == MAX_TEXT_CHARS + 1));
+        assert_eq!(name(&json, "name").unwrap(), "a  b");
+        assert_eq!((name(&json, "hostile"), name(&json, "long"), name(&json, "none")), (None, None, None));
+    }
+
+    #[test]
+    fn a_long_list_of_schemes_is_cut() {
+        let many = vec![("www-authenticate", "Bearer"); 10 * MAX_TEXTS];
+        assert_eq!(answer(401, &many, "").schemes().len(), MAX_TEXTS);
     }
 
     #[test]

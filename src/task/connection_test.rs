@@ -6,6 +6,7 @@
 mod azure_devops;
 mod gitlab;
 mod https;
+mod reach;
 mod report;
 mod ssh;
 
@@ -17,6 +18,7 @@ use super::diagnose::{self, Failure, Subject};
 use super::login::Prepared;
 use super::{TargetSpec, Tools, stages};
 use crate::git::{self, Advertisement, Control, Remote};
+use crate::provider::rest::{MAX_TEXT_CHARS, shown};
 use crate::provider::{Place, Provider, ProviderError, Scope};
 use crate::report::{Code, Diagnosis, Stage, StageLog};
 
@@ -57,6 +59,8 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
         report,
         subject,
         planned,
+        declared: None,
+        list_too_long: false,
         api_accepted: false,
         refused: Vec::new(),
     };
@@ -74,6 +78,10 @@ struct Test<'a> {
     subject: Subject,
     /// The stages that apply, as far as the target is known.
     planned: Vec<Stage>,
+    /// What policy admitted, once it is known what it means to the server.
+    declared: Option<reach::Declared>,
+    /// Whether there were more repositories to choose from than an answer may hold.
+    list_too_long: bool,
     /// Whether the API has accepted the credential, so that a later refusal is one of scope.
     api_accepted: bool,
     /// What the API refused to the credential that it had accepted.
@@ -172,12 +180,12 @@ impl Test<'_> {
         let branch = advertisement.head_branch.as_deref();
         let api_branch = self.report.repository.take().and_then(|repository| repository.default_branch);
         let default_branch =
-            branch.map(|branch| branch.strip_prefix("refs/heads/").unwrap_or(branch).to_owned());
+            branch.map(|branch| shown(branch.strip_prefix("refs/heads/").unwrap_or(branch), MAX_TEXT_CHARS));
         let references = advertisement.references.len();
         self.report.repository = Some(RepositoryFacts {
             default_branch: default_branch.or(api_branch),
             head: advertisement.head.clone(),
-            references: references as u64,
+            references: Some(references as u64),
         });
         self.report.capabilities.read_code = Capability::Yes;
         if references == 0 {

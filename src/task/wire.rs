@@ -154,8 +154,8 @@ fn test_to_wire(report: &connection_test::Report) -> wire::Report {
         repository: wire::Repository {
             default_branch: repository.and_then(|repository| repository.default_branch.clone()),
             head: repository.and_then(|repository| repository.head.clone()),
-            references: repository.map(|repository| repository.references),
-            empty: repository.map(|repository| repository.references == 0),
+            references: repository.and_then(|repository| repository.references),
+            empty: repository.and_then(|repository| repository.references).map(|count| count == 0),
         },
         stages: report.stages.iter().map(stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),

@@ -1,6 +1,6 @@
 //! The grammar of GitLab's URLs.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::decoded;
 use crate::provider::Scope;
@@ -112,10 +112,9 @@ pub fn is_cloud_host(host: &str) -> bool {
 }
 
 /// The relative root, from where the server's own root leads: `/gitlab/users/sign_in` and `/gitlab` are both
-/// the root `/gitlab`.
+/// the root `/gitlab`. It stays percent-encoded, as it stands in URLs.
 pub(in crate::provider) fn root_of(redirect: &str) -> String {
-    let path = percent_decode_str(redirect).decode_utf8_lossy();
-    let path = path.trim_end_matches('/');
+    let path = redirect.trim_end_matches('/');
     for page in ["/users/sign_in", "/explore", "/dashboard/projects"] {
         if let Some(root) = path.strip_suffix(page) {
             return root.to_owned();
@@ -177,5 +176,6 @@ mod tests {
         assert_eq!(root_of("/gitlab"), "/gitlab");
         assert_eq!(root_of("/gitlab/users/sign_in"), "/gitlab");
         assert_eq!(root_of("/users/sign_in"), "");
+        assert_eq!(root_of("/git%1Blab/explore"), "/git%1Blab");
     }
 }

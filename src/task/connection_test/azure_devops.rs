@@ -6,7 +6,7 @@ use super::{RepositoryFacts, Test};
 use crate::credential::Credential;
 use crate::dial::HttpClient;
 use crate::provider::azure_devops::{self, Connection, Place, SCOPE_CODE};
-use crate::provider::rest::Api;
+use crate::provider::rest::{Api, MAX_TEXT_CHARS, shown};
 use crate::provider::{Place as AnyPlace, Provider, ProviderError, Scope};
 use crate::remote_url::RemoteUrl;
 use crate::report::{Code, Stage};
@@ -28,6 +28,7 @@ impl Test<'_> {
         let version = self.azure_sign_in(&api, &place).await?;
         let place = self.azure_place_to_read(&api, place, &version).await?;
         if place.scope() == Scope::Repository {
+            self.admitted_url(&AnyPlace::AzureDevops(place.clone()))?;
             self.log.begin(Stage::Repository);
             let found = azure_devops::repository(&api, &place, &version);
             let found = until_stopped(self.control, found).await.map_err(Failure::Stopped)?;
@@ -36,7 +37,7 @@ impl Test<'_> {
                 let branch = repository.default_branch.as_deref();
                 let branch = branch.map(|name| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned());
                 self.report.repository =
-                    Some(RepositoryFacts { default_branch: branch, head: None, references: 0 });
+                    Some(RepositoryFacts { default_branch: branch, head: None, references: None });
             }
         }
         self.git_after_api(client, &AnyPlace::AzureDevops(place), SCOPE_CODE, credential).await
@@ -44,9 +45,9 @@ impl Test<'_> {
 
     /// A public project can be read by git without any credential; its API is not needed for that.
     async fn azure_without_credential(&mut self, client: &HttpClient, place: &Place) -> Result<(), Failure> {
-        match place.git_url() {
-            Some(url) => self.git_alone(client, url, Provider::AzureDevops, None).await,
-            None => Err(Failure::Provider(ProviderError::CredentialDemanded)),
+        match place.scope() {
+            Scope::Repository => self.git_alone(client, &AnyPlace::AzureDevops(place.clone()), None).await,
+            Scope::Account | Scope::Project => Err(Failure::Provider(ProviderError::CredentialDemanded)),
         }
     }
 
@@ -88,7 +89,7 @@ impl Test<'_> {
         }
         if let Some(name) = &self.request.test_repository {
             self.note_refusal(Stage::Authorize, authorized)?;
-            self.log.fact("test_repository", name.clone());
+            self.log.fact("test_repository", shown(name, MAX_TEXT_CHARS));
             return Ok(place.with_named_repository(name));
         }
         // Without a repository in sight the list of projects is all that the target is about.
@@ -98,17 +99,12 @@ impl Test<'_> {
             }
             authorized => authorized.map_err(Failure::Provider)?,
         }
-        let first = azure_devops::first_repository(api, &place, version);
+        let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::AzureDevops(place.clone())).is_ok();
+        let first = azure_devops::first_repository(api, &place, version, is_admitted);
         let first = until_stopped(self.control, first).await.map_err(Failure::Stopped)?;
-        match first {
-            Ok(Some(found)) => {
-                self.log.fact("test_repository", found.names());
-                Ok(found)
-            }
-            Ok(None) => Ok(place),
-            Err(error) if error.is_forbidden() => Ok(place),
-            Err(error) => Err(Failure::Provider(error)),
-        }
+        let Some(found) = self.first_found(first)? else { return Ok(place) };
+        self.log.fact("test_repository", found.names());
+        Ok(found)
     }
 
     /// A public URL that was never set up makes every link that the server hands out lead nowhere.

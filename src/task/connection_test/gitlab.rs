@@ -6,8 +6,8 @@ use super::{Capability, EXPIRY_WARNING_DAYS, Refused, RepositoryFacts, Test};
 use crate::credential::{Credential, CredentialKind};
 use crate::dial::HttpClient;
 use crate::provider::gitlab::{self, Found, Place, SCOPES_GIT, SCOPES_READ, TokenFacts};
-use crate::provider::rest::Api;
-use crate::provider::{Place as AnyPlace, Provider, ProviderError, Scope};
+use crate::provider::rest::{Api, MAX_TEXT_CHARS, shown};
+use crate::provider::{Place as AnyPlace, Scope};
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
 use crate::task::stop::until_stopped;
@@ -51,11 +51,11 @@ impl Test<'_> {
         self.planned.retain(|stage| *stage != Stage::Authorize);
         let named = self.request.test_repository.as_deref().filter(|_| place.scope() != Scope::Repository);
         let place = named.map_or_else(|| place.clone(), |name| place.with_named_repository(name));
-        let Some(url) = place.git_url() else {
+        if place.scope() != Scope::Repository {
             self.warn_git_not_tried();
             return Ok(());
-        };
-        self.git_alone(client, url, Provider::Gitlab, credential).await?;
+        }
+        self.git_alone(client, &AnyPlace::Gitlab(place), credential).await?;
         if credential.is_some_and(gitlab::is_deploy_token) {
             self.warn(Code::ApiRefused, Stage::Authenticate, "a deploy token is for git only", vec![]);
         }
@@ -136,7 +136,7 @@ impl Test<'_> {
                     let branch = project.default_branch.as_deref();
                     let branch = branch.and_then(|name| name.strip_prefix("refs/heads/")).map(str::to_owned);
                     self.report.repository =
-                        Some(RepositoryFacts { default_branch: branch, head: None, references: 0 });
+                        Some(RepositoryFacts { default_branch: branch, head: None, references: None });
                 }
                 None => {}
             }
@@ -156,17 +156,14 @@ impl Test<'_> {
     async fn gitlab_group(&mut self, api: &Api, place: Place) -> Result<Place, Failure> {
         self.report.target.scope = Some(Scope::Account);
         if let Some(name) = &self.request.test_repository {
-            self.log.fact("test_repository", name.clone());
+            self.log.fact("test_repository", shown(name, MAX_TEXT_CHARS));
             return Ok(place.with_named_repository(name));
         }
-        let first = until_stopped(self.control, gitlab::first_repository(api, &place)).await;
-        match first.map_err(Failure::Stopped)? {
-            Ok(Some(found)) => {
-                self.log.fact("test_repository", found.full_path());
-                Ok(found)
-            }
-            Ok(None) | Err(ProviderError::Forbidden { .. }) => Ok(place),
-            Err(error) => Err(Failure::Provider(error)),
-        }
+        let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::Gitlab(place.clone())).is_ok();
+        let first = gitlab::first_repository(api, &place, is_admitted);
+        let first = until_stopped(self.control, first).await.map_err(Failure::Stopped)?;
+        let Some(found) = self.first_found(first)? else { return Ok(place) };
+        self.log.fact("test_repository", found.full_path());
+        Ok(found)
     }
 }

@@ -3,13 +3,14 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::reach::Declared;
 use super::{EXPIRY_WARNING_DAYS, Test};
 use crate::credential::Credential;
 use crate::dial::{Destination, HttpClient, Stream};
 use crate::provider::detect::{self, Identified, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, Scope, azure_devops};
-use crate::remote_url::{RemoteUrl, Scheme};
+use crate::remote_url::Scheme;
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
 use crate::task::login::{Prepared, https_remote};
@@ -26,10 +27,11 @@ impl Test<'_> {
         let identified = self.identify(&client, &target, known_provider).await?;
         self.plan(target.url.scheme(), Some(identified.place.provider()), credential.is_some());
         self.set_place(&identified.place);
-        match identified.place {
+        self.declared = Some(Declared { server: target.server, place: identified.place.clone() });
+        match identified.place.clone() {
             Place::AzureDevops(place) => self.azure_devops(&client, place, credential.as_ref()).await,
             Place::Gitlab(place) => self.gitlab(&client, place, credential.as_ref()).await,
-            Place::Git(url) => self.git_alone(&client, url, Provider::Git, credential.as_ref()).await,
+            Place::Git(_) => self.git_alone(&client, &identified.place, credential.as_ref()).await,
         }
     }
 
@@ -125,11 +127,11 @@ impl Test<'_> {
     pub(super) async fn git_alone(
         &mut self,
         client: &HttpClient,
-        url: RemoteUrl,
-        provider: Provider,
+        place: &Place,
         credential: Option<&Credential>,
     ) -> Result<(), Failure> {
-        let remote = https_remote(url, client.clone(), provider, credential);
+        let url = self.admitted_url(place)?;
+        let remote = https_remote(url, client.clone(), place.provider(), credential);
         self.read_references(&remote, "").await
     }
 
@@ -141,16 +143,19 @@ impl Test<'_> {
         git_scope: &str,
         credential: Option<&Credential>,
     ) -> Result<(), Failure> {
-        let Some(url) = place.git_url() else {
+        if place.scope() != Scope::Repository {
             self.warn_git_not_tried();
             return Ok(());
-        };
+        }
+        let url = self.admitted_url(place)?;
         let remote = https_remote(url, client.clone(), place.provider(), credential);
         self.read_references(&remote, git_scope).await
     }
 
     pub(super) fn warn_git_not_tried(&mut self) {
         let stage = self.log.current().unwrap_or(Stage::Identify);
-        self.warn(Code::GitNotTried, stage, "", vec![]);
+        let seen =
+            if self.list_too_long { "the list of repositories was too long to choose from" } else { "" };
+        self.warn(Code::GitNotTried, stage, seen, vec![]);
     }
 }

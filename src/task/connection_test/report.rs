@@ -102,8 +102,8 @@ pub struct RepositoryFacts {
     pub default_branch: Option<String>,
     /// The commit at the tip of the default branch.
     pub head: Option<String>,
-    /// How many references it has.
-    pub references: u64,
+    /// How many references it has; `None` where git did not come to list them.
+    pub references: Option<u64>,
 }
 
 impl Report {
