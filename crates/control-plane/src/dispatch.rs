@@ -295,12 +295,19 @@ pub struct Dispatcher {
     actions: Vec<Action>,
 }
 
+/// Half of a number, at least one.
+fn half(number: usize) -> u32 {
+    u32::try_from(number / 2).unwrap_or(u32::MAX).max(1)
+}
+
 impl Dispatcher {
     /// A dispatcher without tasks and agents. `version` is told to the agents.
     pub fn new(times: Times, limits: Limits, version: &'static str) -> Self {
         Self {
             times,
-            limits,
+            // Every free slot may get an offer at once, and the queue to an agent must hold them beside the
+            // other messages.
+            limits: Limits { credit: limits.credit.min(half(limits.outbound_messages)), ..limits },
             version,
             agents: HashMap::new(),
             sessions: HashMap::new(),

@@ -90,6 +90,9 @@ pub enum SessionEnd {
     /// The agent broke the protocol.
     #[error("the agent broke the protocol: {0}")]
     Violation(FrameError),
+    /// A message to the agent does not fit the protocol.
+    #[error("a message to the agent could not be sent: {0}")]
+    Unsendable(FrameError),
     /// The control plane ended it.
     #[error("told to go: {0}")]
     Told(String),
@@ -249,10 +252,11 @@ where
     async fn send(&mut self, message: &ControlMessage) -> Result<(), SessionEnd> {
         match encode(message) {
             Ok(text) => self.write(Outgoing::Text(text)).await,
-            // A message over the limit is a bug on this side; the agent is better off without it.
+            // A message over the limit is a bug on this side. Without it the two sides would disagree about
+            // who owes what; the agent's next `hello` and its credit make them agree again.
             Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Ok(())
+                tracing::error!(%error, "a message could not be sent; the session ends");
+                Err(SessionEnd::Unsendable(error))
             }
         }
     }
@@ -297,8 +301,42 @@ fn goaway(end: &SessionEnd) -> Option<Goaway> {
         SessionEnd::Revoked => (GoawayReason::IdentityRefused, "the agent was revoked".to_owned()),
         SessionEnd::NoHello => (GoawayReason::ProtocolViolation, end.to_string()),
         SessionEnd::Violation(error) => (GoawayReason::ProtocolViolation, error.to_string()),
-        SessionEnd::Stopping => (GoawayReason::Shutdown, end.to_string()),
+        SessionEnd::Unsendable(_) | SessionEnd::Stopping => (GoawayReason::Shutdown, end.to_string()),
         SessionEnd::Closed | SessionEnd::Silent | SessionEnd::Stuck | SessionEnd::Told(_) => return None,
     };
     Some(Goaway { reason, message, reconnect_after_ms: 0 })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_that_does_not_fit_ends_the_session() {
+        let (sink, written) = keeping();
+        let reader = futures_util::stream::iter([Incoming::Closed]);
+        let (times, limits) = (Times::default(), Limits::default());
+        let mut peer = Peer { reader, writer: sink, times, limits, errors: 0 };
+        let message = "x".repeat(sortie_protocol::frame::MAX_MESSAGE_BYTES);
+        let end = peer.send(&ControlMessage::Error(unexpected(&message))).await.unwrap_err();
+        assert!(matches!(peer.end(end).await, SessionEnd::Unsendable(_)));
+        let written = written.lock().unwrap();
+        assert!(
+            matches!(&written[..], [Outgoing::Text(goaway), Outgoing::Close] if goaway.contains("shutdown"))
+        );
+    }
+
+    type Written = std::sync::Arc<std::sync::Mutex<Vec<Outgoing>>>;
+
+    /// A transport that keeps what is written to it.
+    fn keeping() -> (impl Sink<Outgoing, Error = SessionEnd> + Unpin + Send, Written) {
+        let written = Written::default();
+        let kept = Written::clone(&written);
+        let sink = futures_util::sink::unfold(kept, |kept, outgoing| async {
+            kept.lock().unwrap().push(outgoing);
+            Ok(kept)
+        });
+        (Box::pin(sink), written)
+    }
 }

@@ -90,7 +90,7 @@ pub struct Limits {
     pub batch: usize,
     /// Events that a slow watcher may fall behind before it reads the store instead.
     pub watched_events: usize,
-    /// Slots that an agent can offer at once.
+    /// Slots that an agent can offer at once; half of `outbound_messages` at most.
     pub credit: u32,
 }
 

@@ -47,6 +47,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Lenient<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let bytes = read(request, app).await?;
+        check_object(&bytes)?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| not_readable(&error))
     }
@@ -104,12 +105,22 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         .detail("send it with `Content-Type: application/json`".to_owned()))
 }
 
+/// Turns away what is no object: a list of values would be read as the fields of one in their order.
+fn check_object(bytes: &[u8]) -> Result<(), ApiError> {
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        return Ok(());
+    }
+    Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "The body is not a JSON object")
+        .detail("it begins with `{`".to_owned()))
+}
+
 /// Reads a document, and names the first field that is not one or that has a wrong value.
 ///
 /// # Errors
 /// 400 with the field.
 pub fn parse_strictly<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    check_object(bytes)?;
     let mut unknown: Option<String> = None;
     let mut track = serde_path_to_error::Track::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
@@ -203,6 +214,8 @@ mod tests {
         assert!(complaint(&task(r#","run_seconds":"soon""#)).contains("`run_seconds`"));
         assert!(complaint(r#"{"knd":"clone"}"#).contains("did you mean `kind`?"));
         assert!(complaint(r#"{"kind":"fly"}"#).contains("`kind`"));
+        assert!(complaint("[]").contains("not a JSON object"));
+        assert!(complaint(r#" ["connection-test","https://a"]"#).contains("invalid_json"));
         assert!(complaint("{").contains("invalid_json"));
         assert!(complaint(&(task("") + "{}")).contains("invalid_json"));
     }

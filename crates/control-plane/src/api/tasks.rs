@@ -33,6 +33,10 @@ const DEFAULT_PAGE: u32 = 50;
 /// The most tasks on a page.
 const MAX_PAGE: u32 = 200;
 
+/// The longest task as it goes into an offer, in bytes. An offer carries it as text within JSON, which at most
+/// doubles it, so that every offer stays far below the limit of a message.
+const MAX_TASK_BYTES: usize = 64 * 1024;
+
 /// The longest idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
@@ -198,6 +202,14 @@ pub(super) async fn post(
             .detail(error.to_string())
     })?;
     let bytes = serde_json::to_string(&spec).map_err(|_| ApiError::internal())?;
+    if bytes.len() > MAX_TASK_BYTES {
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "task_too_large",
+            "The task is too large",
+        )
+        .detail(format!("it has {} bytes as JSON and the limit is {MAX_TASK_BYTES}", bytes.len())));
+    }
     let id = new_id("task")?;
     let key = idempotency_key(&headers)?.map(|key| IdempotencyKey {
         token_id: caller.token_id,
