@@ -54,6 +54,8 @@ pub struct App {
     pub challenges: Challenges,
     /// Places for agents that have not proved yet who they are.
     pub handshakes: Arc<Semaphore>,
+    /// Places for lists of tasks that are being read.
+    pub lists: Semaphore,
     /// The sessions that run.
     pub sessions: TaskTracker,
     /// Cancelled when the server is to stop.

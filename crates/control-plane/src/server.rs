@@ -134,7 +134,7 @@ impl Prepared {
         let Settings { times, limits, behind_proxy, .. } = settings;
         let engine_stop = CancellationToken::new();
         let (handle, engine) =
-            engine::start(store.clone(), times.clone(), limits.clone(), engine_stop.clone());
+            engine::start(store.for_engine(), times.clone(), limits.clone(), engine_stop.clone());
         let stop = CancellationToken::new();
         let is_secure = acceptor.is_some() || behind_proxy;
         let app = Arc::new(App {
@@ -144,6 +144,7 @@ impl Prepared {
             scheme: if is_secure { "https" } else { "http" },
             challenges: Challenges::new(times.challenge, limits.challenges),
             handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+            lists: Semaphore::new(limits.lists),
             sessions: TaskTracker::new(),
             stop: stop.clone(),
             times,

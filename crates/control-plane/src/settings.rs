@@ -30,6 +30,8 @@ pub struct Times {
     pub challenge: Duration,
     /// The longest `?wait=` that is kept; longer ones are shortened to it.
     pub longest_wait: Duration,
+    /// How long a list of tasks waits for its turn.
+    pub list_wait: Duration,
     /// How long requests may go on after a stop was asked for.
     pub stop_grace: Duration,
     /// Over how long the agents' reconnections are spread after a stop.
@@ -54,6 +56,7 @@ impl Default for Times {
             request_body: seconds(30),
             challenge: seconds(60),
             longest_wait: seconds(60),
+            list_wait: seconds(5),
             stop_grace: seconds(10),
             reconnect_spread: seconds(5),
             store_pause: seconds(1),
@@ -90,6 +93,9 @@ pub struct Limits {
     pub batch: usize,
     /// Events that a slow watcher may fall behind before it reads the store instead.
     pub watched_events: usize,
+    /// Lists of tasks that are read at once; fewer than there are connections to the store, so that checks of
+    /// tokens never wait for lists.
+    pub lists: usize,
     /// Slots that an agent can offer at once; half of `outbound_messages` at most.
     pub credit: u32,
 }
@@ -110,6 +116,7 @@ impl Default for Limits {
             commands: 1024,
             batch: 256,
             watched_events: 1024,
+            lists: 2,
             credit: 1024,
         }
     }

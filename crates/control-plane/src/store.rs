@@ -61,6 +61,13 @@ impl Store {
         }
     }
 
+    /// The same database for the engine, over connections that no request can hold.
+    pub fn for_engine(&self) -> Self {
+        match self {
+            Self::Sqlite(store) => Self::Sqlite(store.for_engine()),
+        }
+    }
+
     /// Whether the database answers.
     ///
     /// # Errors

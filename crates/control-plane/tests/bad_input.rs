@@ -126,3 +126,12 @@ async fn get_health(address: &str) -> String {
     stream.read_to_string(&mut answer).await.unwrap();
     answer
 }
+
+#[tokio::test]
+async fn a_list_that_waits_too_long_is_put_off_and_everything_else_goes_on() {
+    let times = Times { list_wait: Duration::from_millis(1), ..Times::default() };
+    let rig = Rig::with(times, Limits { lists: 0, ..Limits::default() }).await;
+    let answer = rig.get("/api/v1/tasks").await;
+    assert_eq!((answer.status, &answer.body["code"]), (503, &json!("busy")));
+    rig.task(json!({})).await;
+}

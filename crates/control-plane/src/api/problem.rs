@@ -13,6 +13,9 @@ use crate::store::StoreError;
 /// After how many seconds a client may try again where the store failed.
 const STORE_RETRY_SECONDS: u64 = 1;
 
+/// After how many seconds a client may try again where too many others ask.
+const BUSY_RETRY_SECONDS: u64 = 2;
+
 /// An error as a client sees it.
 #[derive(Debug)]
 pub struct ApiError {
@@ -44,6 +47,12 @@ impl ApiError {
     /// A failure of this side that a client learns nothing about.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane failed")
+    }
+
+    /// Too many others want the same.
+    pub fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The control plane has too much to do")
+            .retry_after(BUSY_RETRY_SECONDS)
     }
 
     /// A task that is not there.
@@ -86,6 +95,10 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Busy) {
+            tracing::warn!("a request waited too long for the store");
+            return Self::busy();
+        }
         tracing::error!(%error, "the store failed a request");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "The store does not answer")
             .retry_after(STORE_RETRY_SECONDS)

@@ -16,7 +16,7 @@ use sortie_protocol::task::{TaskKind, TaskSpec};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::App;
 use super::auth::{Caller, Dispatching, Viewing};
@@ -282,7 +282,9 @@ pub(super) async fn list(
         // One more than is shown tells whether there is another page.
         limit: limit + 1,
     };
+    let place = timeout(app.times.list_wait, app.lists.acquire()).await.map_err(|_| ApiError::busy())?;
     let mut records = app.store.tasks(&filter).await?;
+    drop(place);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = records.len() > limit;
     records.truncate(limit);

@@ -125,6 +125,7 @@ impl Sqlite {
     }
 
     pub(super) async fn rename_agent(&self, id: &str, name: &str) -> Result<bool, StoreError> {
+        let _turn = self.turn().await?;
         let renamed = sqlx::query("UPDATE agents SET name = ? WHERE id = ? AND revoked_at IS NULL")
             .bind(name)
             .bind(id)
@@ -138,6 +139,7 @@ impl Sqlite {
     }
 
     pub(super) async fn enroll(&self, now: Millis, agent: &NewAgent) -> Result<AgentRecord, EnrollError> {
+        let _turn = self.turn().await?;
         let mut tx = self.writer.begin_with(BEGIN).await?;
         let token: Option<TokenRow> =
             sqlx::query_as("SELECT tags, max_uses, uses, expires_at FROM enrollment_tokens WHERE hash = ?")

@@ -8,6 +8,9 @@ pub enum StoreError {
     /// Another program holds the database.
     #[error("the database is locked by another program")]
     Locked,
+    /// Too many others wait for the database.
+    #[error("the database has too much to do")]
+    Busy,
     /// The file, or the directory it lies in, cannot be written.
     #[error("the database cannot be written")]
     ReadOnly,
@@ -41,6 +44,9 @@ mod sqlite_code {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            return Self::Busy;
+        }
         let code = error.as_database_error().and_then(|it| it.code()).and_then(|it| it.parse::<u32>().ok());
         match code.map(|code| code & 0xff) {
             Some(sqlite_code::BUSY | sqlite_code::LOCKED) => Self::Locked,
@@ -103,6 +109,7 @@ pub enum OpenError {
 
 fn remedy(error: &StoreError) -> &'static str {
     match error {
+        StoreError::Busy => "start again",
         StoreError::Locked => "close the program that holds it, then start again",
         StoreError::ReadOnly | StoreError::CannotOpen => {
             "let this user read and write the file and the directory that it lies in"

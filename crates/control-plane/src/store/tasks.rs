@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sortie_protocol::AttemptId;
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder, Sqlite as Database};
 
 use super::records::{from_text, from_word, word};
 use super::{AttemptRecord, IdempotencyKey, Millis, Sqlite, StoreError, TaskFilter, TaskRecord};
@@ -41,6 +41,30 @@ struct AttemptRow {
     counted: bool,
 }
 
+/// The statement for a list. It names only what is asked for, so that an index serves it.
+fn select(filter: &TaskFilter) -> QueryBuilder<Database> {
+    let mut query = QueryBuilder::new("SELECT * FROM tasks WHERE TRUE");
+    let words = [
+        (" AND state = ", filter.state.as_ref().map(word)),
+        (" AND outcome = ", filter.outcome.as_ref().map(word)),
+        (" AND kind = ", filter.kind.as_ref().map(word)),
+    ];
+    for (condition, word) in words {
+        if let Some(word) = word {
+            query.push(condition).push_bind(word);
+        }
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND seq < ").push_bind(before);
+    }
+    if let Some((key, value)) = filter.label.clone() {
+        query.push(" AND id IN (SELECT task_id FROM task_labels WHERE key = ").push_bind(key);
+        query.push(" AND value = ").push_bind(value).push(")");
+    }
+    query.push(" ORDER BY seq DESC LIMIT ").push_bind(filter.limit);
+    query
+}
+
 impl Sqlite {
     pub(super) async fn task(&self, id: &str) -> Result<Option<TaskRecord>, StoreError> {
         let row: Option<TaskRow> =
@@ -52,22 +76,7 @@ impl Sqlite {
     }
 
     pub(super) async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskRecord>, StoreError> {
-        let (key, value) = filter.label.clone().unzip();
-        let rows: Vec<TaskRow> = sqlx::query_as(
-            "SELECT * FROM tasks WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR outcome = ?2) \
-             AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR seq < ?4) \
-             AND (?5 IS NULL OR id IN (SELECT task_id FROM task_labels WHERE key = ?5 AND value = ?6)) \
-             ORDER BY seq DESC LIMIT ?7",
-        )
-        .bind(filter.state.as_ref().map(word))
-        .bind(filter.outcome.as_ref().map(word))
-        .bind(filter.kind.as_ref().map(word))
-        .bind(filter.before)
-        .bind(key)
-        .bind(value)
-        .bind(filter.limit)
-        .fetch_all(&self.readers)
-        .await?;
+        let rows: Vec<TaskRow> = select(filter).build_query_as().fetch_all(&self.readers).await?;
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             records.push(self.with_attempts(row).await?);
@@ -190,4 +199,35 @@ fn restored_task(
         bytes: Arc::from(row.spec.as_str()),
     };
     Ok(RestoredTask { posted, waited: Duration::from_millis(waited), cancel: row.cancel_reason, attempts })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::dispatch::{Outcome, TaskState};
+    use sortie_protocol::task::TaskKind;
+    use sqlx::{Execute, Row};
+
+    #[tokio::test]
+    async fn every_list_goes_through_an_index_in_its_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&directory.path().join("control.db")).await.unwrap();
+        let all = TaskFilter { limit: 51, ..TaskFilter::default() };
+        let filters = [
+            (all.clone(), "SCAN tasks"),
+            (TaskFilter { state: Some(TaskState::Completed), ..all.clone() }, "tasks_state"),
+            (TaskFilter { outcome: Some(Outcome::Failed), ..all.clone() }, "tasks_outcome"),
+            (TaskFilter { kind: Some(TaskKind::Clone), before: Some(7), ..all }, "tasks_kind"),
+        ];
+        for (filter, index) in filters {
+            let mut query = QueryBuilder::<Database>::new("EXPLAIN QUERY PLAN ");
+            query.push(select(&filter).build().sql().as_str().replace('?', "NULL"));
+            let plan: Vec<_> = query.build().fetch_all(&store.readers).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(plan[0].contains(index), "{plan:?}");
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:?}");
+            store.tasks(&filter).await.unwrap();
+        }
+    }
 }

@@ -27,6 +27,7 @@ impl Sqlite {
         now: Millis,
         token: &EnrollmentToken,
     ) -> Result<(), StoreError> {
+        let _turn = self.turn().await?;
         sqlx::query(
             "INSERT INTO enrollment_tokens (hash, tags, max_uses, created_at, expires_at) \
              VALUES (?, ?, ?, ?, ?)",
@@ -42,6 +43,7 @@ impl Sqlite {
     }
 
     pub(super) async fn add_api_token(&self, now: Millis, token: &NewApiToken) -> Result<bool, StoreError> {
+        let _turn = self.turn().await?;
         let added =
             sqlx::query("INSERT INTO api_tokens (id, name, role, hash, created_at) VALUES (?, ?, ?, ?, ?)")
                 .bind(&token.id)
@@ -78,6 +80,7 @@ impl Sqlite {
     }
 
     pub(super) async fn revoke_api_token(&self, now: Millis, name: &str) -> Result<bool, StoreError> {
+        let _turn = self.turn().await?;
         let done = sqlx::query("UPDATE api_tokens SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL")
             .bind(now)
             .bind(name)
