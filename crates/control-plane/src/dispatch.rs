@@ -7,6 +7,7 @@
 
 mod agents;
 mod attempts;
+mod away;
 mod explain;
 mod offers;
 mod restore;
@@ -29,6 +30,7 @@ use crate::settings::{Limits, Times};
 
 use agents::Agent;
 pub use agents::{AgentView, Connected};
+use away::Away;
 pub use explain::{Candidate, Explanation, Verdict};
 pub use restore::{RestoredAttempt, RestoredTask};
 use task::Task;
@@ -283,6 +285,8 @@ pub struct Dispatcher {
     version: &'static str,
     agents: HashMap<String, Agent>,
     sessions: HashMap<String, String>,
+    /// Agents that are registered and not connected.
+    away: HashMap<String, Away>,
     tasks: HashMap<String, Task>,
     /// Tasks that wait, the oldest first.
     queue: BTreeMap<u64, String>,
@@ -311,6 +315,7 @@ impl Dispatcher {
             version,
             agents: HashMap::new(),
             sessions: HashMap::new(),
+            away: HashMap::new(),
             tasks: HashMap::new(),
             queue: BTreeMap::new(),
             held: HashMap::new(),
@@ -325,13 +330,29 @@ impl Dispatcher {
     /// `now` is the time since any fixed moment and never goes back.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         match event {
-            Event::AgentConnected(connected) => self.agent_connected(now, *connected),
-            Event::AgentGone { session } => self.agent_gone(now, &session),
+            Event::AgentConnected(connected) => {
+                let has_changed = self.returns(&connected);
+                self.agent_connected(now, *connected);
+                if has_changed {
+                    // A refusal may have been held back for the tags that it had.
+                    self.place_refused(now);
+                }
+            }
+            Event::AgentGone { session } => {
+                self.leaves(now, &session);
+                self.agent_gone(now, &session);
+            }
             Event::Message { session, message } => self.message(now, &session, *message),
             Event::TaskPosted(posted) => self.task_posted(now, posted),
             Event::CancelRequested { task_id, reason } => self.cancel_requested(now, &task_id, &reason),
-            Event::ModeSet { agent_id, mode } => self.mode_set(now, &agent_id, mode),
-            Event::AgentRevoked { agent_id, reason } => self.agent_revoked(now, &agent_id, &reason),
+            Event::ModeSet { agent_id, mode } => {
+                self.decided_while_away(&agent_id, mode);
+                self.mode_set(now, &agent_id, mode);
+            }
+            Event::AgentRevoked { agent_id, reason } => {
+                self.away.remove(&agent_id);
+                self.agent_revoked(now, &agent_id, &reason);
+            }
             Event::Recalled { session, result, record } => self.recalled(&session, &result, record),
             Event::Tick => {}
         }

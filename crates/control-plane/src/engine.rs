@@ -129,8 +129,10 @@ impl Engine {
         self.dispatcher = Dispatcher::new(self.times.clone(), self.limits.clone(), env!("CARGO_PKG_VERSION"));
         self.pending.clear();
         let tasks = self.store.live_tasks(wall_clock()).await?;
+        let agents = self.store.agents().await?;
         tracing::info!(tasks.live = tasks.len(), "the dispatcher is ready");
         self.dispatcher.restore(self.now(), tasks);
+        self.dispatcher.expect(self.now(), agents.iter().map(|agent| (agent.candidate(), agent.mode)));
         self.ready.send_replace(true);
         loop {
             let mut batch = Batch::default();

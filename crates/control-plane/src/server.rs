@@ -2,6 +2,7 @@
 
 mod accept;
 mod tls;
+mod write_timeout;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -156,6 +157,7 @@ impl Prepared {
             tls: acceptor,
             router: router(Arc::clone(&app)),
             header_timeout: app.times.request_head,
+            write_timeout: app.times.write,
             places: Arc::new(Semaphore::new(app.limits.connections)),
             behind_proxy,
             connections: connections.clone(),

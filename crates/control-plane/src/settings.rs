@@ -12,6 +12,8 @@ pub struct Times {
     /// How much longer the control plane waits than the agent was told. The agent counts from the moment
     /// when a message arrives, which is later than the moment when it was sent.
     pub lease_margin: Duration,
+    /// How long a task that every connected agent refused waits for another one that is expected back.
+    pub refusal_grace: Duration,
     /// How often an agent is to renew its leases.
     pub renew: Duration,
     /// How often a ping is sent.
@@ -20,7 +22,8 @@ pub struct Times {
     pub dead_after: Duration,
     /// How long a new connection may take until its `hello` has arrived.
     pub hello: Duration,
-    /// How long one message to an agent may take to be written.
+    /// How long one message to an agent may take to be written, and how long a client may read nothing while
+    /// something is to be written to it.
     pub write: Duration,
     /// How long a client may take to send the head of a request, and a TLS handshake may take.
     pub request_head: Duration,
@@ -47,6 +50,7 @@ impl Default for Times {
             accept: seconds(10),
             lease: seconds(60),
             lease_margin: seconds(5),
+            refusal_grace: seconds(30),
             renew: seconds(20),
             ping: seconds(15),
             dead_after: seconds(30),

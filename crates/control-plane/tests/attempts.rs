@@ -97,7 +97,8 @@ async fn a_refusal_of_one_agent_goes_on_to_the_next() {
 
 #[tokio::test]
 async fn the_last_agent_that_might_have_taken_it_goes_and_the_refusal_stands() {
-    let rig = Rig::start().await;
+    let times = Times { refusal_grace: Duration::from_millis(50), ..Times::default() };
+    let rig = Rig::with(times, Limits::default()).await;
     let mut one = rig.agent("a", &[]).await;
     let identity = rig.enrolled("b").await;
     // It is connected and never tells a free slot.

@@ -135,3 +135,18 @@ async fn a_list_that_waits_too_long_is_put_off_and_everything_else_goes_on() {
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("busy")));
     rig.task(json!({})).await;
 }
+
+#[allow(clippy::disallowed_methods, reason = "a test plays the client")]
+#[tokio::test]
+async fn a_client_that_does_not_read_gives_its_place_back() {
+    let times = Times { write: Duration::from_millis(50), ..Times::default() };
+    let rig = Rig::with(times, Limits { connections: 1, ..Limits::default() }).await;
+    let address = rig.url.strip_prefix("http://").unwrap();
+    let mut stuck = TcpStream::connect(address).await.unwrap();
+    // Requests go out until nothing more is taken, because no answer is read.
+    let request = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n".repeat(64);
+    let flood = async { while stuck.write_all(&request).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, flood).await.expect("the connection stays open");
+    let answer = tokio::time::timeout(PATIENCE, rig.get("/healthz")).await.expect("the place stays taken");
+    assert_eq!(answer.status, 200);
+}

@@ -123,7 +123,7 @@ impl Dispatcher {
             self.complete(&task_id, Outcome::Refused, reject.result, Some(reason));
         } else if let Some(task) = self.tasks.get_mut(&task_id) {
             task.refused_by.insert(agent_id.to_owned());
-            task.refusal = Some(Refusal { reason, result: reject.result });
+            task.refusal = Some(Refusal { reason, result: reject.result, held_until: None });
             self.requeue(now, &task_id);
         }
         self.fill(now, agent_id);

@@ -32,7 +32,7 @@ impl Dispatcher {
             .map(|(_, _, agent_id)| agent_id.clone());
         match best {
             Some(agent_id) => self.offer(now, task_id, &agent_id),
-            None => self.refuse_if_nobody_is_left(task_id),
+            None => self.refuse_if_nobody_is_left(now, task_id),
         }
     }
 
@@ -83,22 +83,12 @@ impl Dispatcher {
     }
 
     /// Whether an agent is one that may get the task, now or when it has a free slot.
-    fn could_take(&self, task: &Task, agent_id: &str) -> bool {
+    pub(super) fn could_take(&self, task: &Task, agent_id: &str) -> bool {
         self.agents.get(agent_id).is_some_and(|agent| {
             agent.takes_work()
                 && !task.refused_by.contains(agent_id)
                 && task.spec.selector.admits(&agent.tags).is_ok()
         })
-    }
-
-    fn refuse_if_nobody_is_left(&mut self, task_id: &str) {
-        let Some(task) = self.tasks.get(task_id) else { return };
-        if task.refusal.is_none() || self.agents.keys().any(|agent_id| self.could_take(task, agent_id)) {
-            return;
-        }
-        let refusal = self.tasks.get_mut(task_id).and_then(|task| task.refusal.take());
-        let Some(refusal) = refusal else { return };
-        self.complete(task_id, Outcome::Refused, refusal.result, Some(refusal.reason));
     }
 
     fn offer(&mut self, now: Duration, task_id: &str, agent_id: &str) {

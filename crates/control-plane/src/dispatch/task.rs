@@ -64,6 +64,8 @@ pub(super) struct Ended {
 pub(super) struct Refusal {
     pub(super) reason: String,
     pub(super) result: Option<TaskOutput>,
+    /// Until when it is held back for an agent that is expected, where it is.
+    pub(super) held_until: Option<Duration>,
 }
 
 impl Task {
@@ -178,6 +180,9 @@ impl Dispatcher {
 
     pub(super) fn expire(&mut self, task_id: &str) {
         let Some(task) = self.tasks.get(task_id) else { return };
+        if task.refusal.is_some() && !self.somebody_is_left(task) {
+            return self.refuse(task_id);
+        }
         let waited = task.spec.queue_seconds;
         let reason = format!("no agent took the task within {waited} s: {}", self.summary(task));
         self.complete(task_id, Outcome::Expired, None, Some(reason));
@@ -230,6 +235,9 @@ impl Dispatcher {
             match &task.live {
                 Some(live) if live.ends_at <= now => self.live_attempt_ran_out(now, &task_id),
                 None if task.queue_until <= now => self.expire(&task_id),
+                None if task.refusal.as_ref().and_then(|it| it.held_until).is_some_and(|at| at <= now) => {
+                    self.place(now, &task_id);
+                }
                 _ => {}
             }
         }

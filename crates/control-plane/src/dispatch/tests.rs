@@ -12,6 +12,8 @@ use sortie_protocol::report::{Report, ReportOutcome, Target, TaskOutput};
 
 use super::*;
 
+mod refusals;
+
 fn at(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }

@@ -19,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::write_timeout::WriteTimeout;
+
 /// How long to wait where the operating system has no more file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,6 +40,7 @@ pub(super) struct Acceptor {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) router: Router,
     pub(super) header_timeout: Duration,
+    pub(super) write_timeout: Duration,
     pub(super) places: Arc<Semaphore>,
     pub(super) behind_proxy: bool,
     pub(super) connections: TaskTracker,
@@ -52,6 +55,7 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     router: Router,
     header_timeout: Duration,
+    write_timeout: Duration,
     behind_proxy: bool,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -63,6 +67,7 @@ impl Acceptor {
             tls: self.tls,
             router: self.router,
             header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
             behind_proxy: self.behind_proxy,
             stop: self.stop.clone(),
             abort: self.abort,
@@ -121,6 +126,7 @@ impl Connection {
     {
         let behind_proxy = self.behind_proxy;
         let service = tower_service(self.router, peer, behind_proxy, place);
+        let stream = WriteTimeout::new(stream, self.write_timeout);
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
