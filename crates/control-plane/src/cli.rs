@@ -84,10 +84,15 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "this is where the program speaks to people")]
 fn fail(message: &str, status: u8) -> ExitCode {
-    eprintln!("sortie-control: {message}");
+    note(message);
     ExitCode::from(status)
+}
+
+/// Tells people something that is not the answer.
+#[allow(clippy::print_stderr, reason = "this is where the program speaks to people")]
+fn note(message: &str) {
+    eprintln!("sortie-control: {message}");
 }
 
 /// Prints what a command answers.

@@ -40,16 +40,12 @@ struct Server {
 
 impl Server {
     async fn start(directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_at(directory, "127.0.0.1:0", arguments).await
+    }
+
+    async fn start_at(directory: &Path, listen: &str, arguments: &[&str]) -> Self {
         let mut command = program(directory);
-        command.args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--database",
-            "sqlite:c.db",
-            "--log-format",
-            "json",
-        ]);
+        command.args(["serve", "--listen", listen, "--database", "sqlite:c.db", "--log-format", "json"]);
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let listening = async {
@@ -248,6 +244,30 @@ async fn a_killed_server_finds_its_tasks_and_takes_the_result_once() {
 }
 
 #[tokio::test]
+async fn submit_waits_for_a_control_plane_that_restarts() {
+    let (directory, admin) = prepared().await;
+    let mut server = Server::start(directory.path(), &[]).await;
+    let identity = enroll(&server.url, &admin).await;
+    let mut agent = identity.connect(&server.url, &[], &[], &[]).await;
+    agent.send(AgentMessage::Credit { slots: 1 }).await;
+    let mut child = submit(directory.path(), &server.url, &["--wait"]).spawn().unwrap();
+    let attempt = agent.begin().await;
+    server.signal("KILL").await;
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = tokio::time::timeout(PATIENCE, said.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(line.ends_with("; trying again"), "{line}");
+    let listen = server.url.strip_prefix("http://").unwrap();
+    let server = Server::start_at(directory.path(), listen, &[]).await;
+    let mut agent = identity.connect(&server.url, &[], std::slice::from_ref(&attempt), &[]).await;
+    agent.finish(&attempt, AttemptOutcome::Succeeded).await;
+    agent.acknowledged(&attempt).await;
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let task: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(task["id"], attempt.task_id);
+}
+
+#[tokio::test]
 async fn it_serves_tls_with_a_certificate() {
     let (directory, admin) = prepared().await;
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -263,7 +283,7 @@ async fn it_serves_tls_with_a_certificate() {
     assert_eq!(request(&client, Method::GET, &url, Some(&admin), None, &[]).await.status, 200);
     let trusted = submit(directory.path(), &server.url, &["--ca-file", "cert.pem"]).output().await.unwrap();
     assert_eq!(trusted.status.code(), Some(0), "{}", String::from_utf8_lossy(&trusted.stderr));
-    let unknown = submit(directory.path(), &server.url, &[]).output().await.unwrap();
+    let unknown = submit(directory.path(), &server.url, &["--wait"]).output().await.unwrap();
     assert_eq!(unknown.status.code(), Some(1));
 }
 

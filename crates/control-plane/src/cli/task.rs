@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 use sortie_protocol::identity::Problem;
+use sortie_protocol::task::TaskSpec;
+use tokio::time::{Instant, sleep};
 
-use super::{Failure, print};
+use super::{Failure, note, print};
 use crate::identity::new_id;
 
 /// How long connecting may take.
@@ -20,6 +22,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one request may take; longer than the longest wait of the server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How much longer than its own times a task may take before its control plane is given up: for the way to an
+/// agent and back, and for a restart.
+const OUTAGE_MARGIN: Duration = Duration::from_secs(120);
+
+/// How long to wait before the first repetition of a request; each further one waits twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest wait between two repetitions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The longest task file, in bytes, which is the server's limit too.
 const MAX_TASK_BYTES: u64 = 1024 * 1024;
@@ -31,7 +43,8 @@ pub(super) enum TaskCommand {
 Example:
   sortie-control task submit --file task.json --wait --url https://sortie.example.com --token-file ci.token
 
-With --wait the exit status is 1 where the outcome is not `succeeded`.")]
+With --wait the exit status is 1 where the outcome is not `succeeded`. A control plane that restarts
+meanwhile is waited for, as long as the task may queue and run.")]
     Submit(Submit),
 }
 
@@ -75,10 +88,16 @@ impl Submit {
         let control_plane = self.connect().await?;
         // A key of its own lets the request be repeated without making two tasks.
         let key = new_id("submit").map_err(Failure::failed)?;
-        let mut task = control_plane.post(body, &key).await?;
+        let patience = if self.wait { patience(&body) } else { Duration::ZERO };
+        let mut task = persist(patience, || control_plane.post(body.clone(), &key)).await?;
+        let id = task["id"].as_str().unwrap_or_default().to_owned();
         while self.wait && task["state"] != "completed" {
-            let id = task["id"].as_str().unwrap_or_default().to_owned();
-            task = control_plane.wait(&id).await?;
+            task = persist(patience, || control_plane.wait(&id)).await.map_err(|failure| match failure {
+                Failure::Failed(message) => {
+                    Failure::Failed(format!("{message}; the task is {id} and may go on"))
+                }
+                other => other,
+            })?;
         }
         print(&serde_json::to_string_pretty(&task).map_err(Failure::failed)?);
         match task["outcome"].as_str() {
@@ -130,6 +149,48 @@ impl Submit {
     }
 }
 
+/// How long an outage may last before the task is over in any case.
+fn patience(body: &[u8]) -> Duration {
+    // The control plane says what is wrong with a task that cannot be read here.
+    let times = serde_json::from_slice::<TaskSpec>(body).ok();
+    let seconds = times.map_or(0, |task| task.queue_seconds.saturating_add(task.run_seconds));
+    OUTAGE_MARGIN.saturating_add(Duration::from_secs(seconds))
+}
+
+/// Repeats a request while nobody answers it, until the outage has lasted too long.
+async fn persist<F>(patience: Duration, mut request: impl FnMut() -> F) -> Result<Value, Failure>
+where
+    F: Future<Output = Result<Value, CallError>>,
+{
+    let begun = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match request().await {
+            Ok(task) => return Ok(task),
+            Err(CallError::Refused(message)) => return Err(Failure::Failed(message)),
+            Err(CallError::Unavailable(message)) if begun.elapsed() + pause > patience => {
+                return Err(Failure::Failed(message));
+            }
+            Err(CallError::Unavailable(message)) => {
+                if pause == FIRST_PAUSE {
+                    note(&format!("{message}; trying again"));
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Why a request brought no task.
+#[derive(Debug)]
+enum CallError {
+    /// The answer is no, and stays so.
+    Refused(String),
+    /// Nobody answers just now.
+    Unavailable(String),
+}
+
 /// A token goes over plain HTTP to this host alone.
 fn check_url(url: &Url) -> Result<(), Failure> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
@@ -154,36 +215,48 @@ async fn read(path: &Path, flag: &str) -> Result<Vec<u8>, Failure> {
 }
 
 impl ControlPlane {
-    async fn post(&self, body: Vec<u8>, key: &str) -> Result<Value, Failure> {
+    async fn post(&self, body: Vec<u8>, key: &str) -> Result<Value, CallError> {
         let request = self.client.post(&self.tasks).header(AUTHORIZATION, self.authorization.clone());
         let request = request.header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
         document(request.body(body).send().await.map_err(not_reached)?).await
     }
 
-    async fn wait(&self, id: &str) -> Result<Value, Failure> {
+    async fn wait(&self, id: &str) -> Result<Value, CallError> {
         let url = format!("{}/{id}?wait=60s", self.tasks);
         let request = self.client.get(url).header(AUTHORIZATION, self.authorization.clone());
         document(request.send().await.map_err(not_reached)?).await
     }
 }
 
-fn not_reached(error: reqwest::Error) -> Failure {
+fn not_reached(error: reqwest::Error) -> CallError {
     // The chain names the cause, such as a refused connection or an unknown issuer.
     let mut message = format!("the control plane was not reached: {error}");
     let mut source = std::error::Error::source(&error);
+    let mut is_untrusted = false;
     while let Some(error) = source {
         message.push_str(&format!(": {error}"));
+        is_untrusted |= is_tls_error(error);
         source = error.source();
     }
-    Failure::Failed(message)
+    // A certificate does not become right by asking again.
+    if is_untrusted || error.is_builder() {
+        CallError::Refused(message)
+    } else {
+        CallError::Unavailable(message)
+    }
 }
 
-async fn document(response: Response) -> Result<Value, Failure> {
+fn is_tls_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || within.is_some_and(|within| is_tls_error(within))
+}
+
+async fn document(response: Response) -> Result<Value, CallError> {
     let status = response.status();
     let body = response.bytes().await.map_err(not_reached)?;
     if status.is_success() {
         return serde_json::from_slice(&body).map_err(|_| {
-            Failure::Failed("the answer is not a task; is this the URL of a control plane?".to_owned())
+            CallError::Refused("the answer is not a task; is this the URL of a control plane?".to_owned())
         });
     }
     let message = match serde_json::from_slice::<Problem>(&body) {
@@ -193,5 +266,9 @@ async fn document(response: Response) -> Result<Value, Failure> {
         }
         Err(_) => format!("the answer was {status}; is this the URL of a control plane?"),
     };
-    Err(Failure::Failed(message))
+    let is_passing = matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    );
+    Err(if is_passing { CallError::Unavailable(message) } else { CallError::Refused(message) })
 }
