@@ -150,3 +150,13 @@ async fn a_client_that_does_not_read_gives_its_place_back() {
     let answer = tokio::time::timeout(PATIENCE, rig.get("/healthz")).await.expect("the place stays taken");
     assert_eq!(answer.status, 200);
 }
+
+#[tokio::test]
+async fn a_task_that_would_not_fit_into_an_offer_is_refused() {
+    let rig = Rig::start().await;
+    let labels: serde_json::Map<_, _> =
+        (0..32).map(|number| (format!("label{number}"), json!("x".repeat(4000)))).collect();
+    let task = json!({"kind": "connection-test", "url": "https://git.example/a", "labels": labels});
+    let answer = rig.post("/api/v1/tasks", task).await;
+    assert_eq!((answer.status, &answer.body["code"]), (422, &json!("task_too_large")));
+}

@@ -116,6 +116,17 @@ fn credit_that_crosses_an_offer_is_not_spent_twice() {
 }
 
 #[test]
+fn offers_at_once_leave_room_in_the_queue_to_the_agent() {
+    let limits = Limits { outbound_messages: 4, ..Limits::default() };
+    let mut core = Dispatcher::new(Times::default(), limits, "test");
+    for id in ["t1", "t2", "t3"] {
+        core.handle(at(0), Event::TaskPosted(posted(id, "")));
+    }
+    core.handle(at(0), connected("a", "s1", vec![], vec![]));
+    assert_eq!(offers(&core.handle(at(0), says("s1", AgentMessage::Credit { slots: 3 }))).len(), 2);
+}
+
+#[test]
 fn time_alone_ends_offers_leases_and_waiting() {
     let mut core = dispatcher();
     core.handle(at(0), connected("a", "s1", vec![], vec![]));

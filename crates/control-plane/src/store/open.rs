@@ -175,7 +175,7 @@ async fn is_foreign(path: &Path) -> Result<bool, sqlx::Error> {
     // The first migration may have been cut off after its bookkeeping table.
     let is_ours = has("_sqlx_migrations") && (has("api_tokens") || tables.len() == 1);
     let is_empty = tables.is_empty() && application == 0;
-    Ok(!is_empty && !(is_ours && [0, APPLICATION_ID].contains(&application)))
+    Ok(!(is_empty || is_ours && [0, APPLICATION_ID].contains(&application)))
 }
 
 fn migration_failed(path: &Path, error: MigrateError) -> OpenError {
