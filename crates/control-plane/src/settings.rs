@@ -50,7 +50,7 @@ impl Default for Times {
             accept: seconds(10),
             lease: seconds(60),
             lease_margin: seconds(5),
-            refusal_grace: seconds(30),
+            refusal_grace: seconds(15),
             renew: seconds(20),
             ping: seconds(15),
             dead_after: seconds(30),
