@@ -88,8 +88,14 @@ async fn every_error_is_a_problem() {
 #[tokio::test]
 async fn health_and_the_document_are_for_anyone() {
     let rig = Rig::start().await;
-    for path in ["/healthz", "/readyz", "/api/v1/openapi.json"] {
+    let status = async |path: &str| {
         let url = format!("{}{path}", rig.url);
-        assert_eq!(request(&rig.client, Method::GET, &url, None, None, &[]).await.status, 200, "{path}");
+        request(&rig.client, Method::GET, &url, None, None, &[]).await.status
+    };
+    for path in ["/healthz", "/api/v1/openapi.json"] {
+        assert_eq!(status(path).await, 200, "{path}");
     }
+    // It says that it is not ready until the dispatcher has read its tasks, which takes a moment.
+    let ready = async { while status("/readyz").await != 200 {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), ready).await.expect("it gets ready");
 }

@@ -63,13 +63,13 @@ fn a_held_refusal_stands_when_its_time_is_over_or_nobody_is_expected_any_more() 
     let (mut core, attempt) = with_one_away("");
     refuses(&mut core, 2000, "s1", &attempt);
     assert_eq!(core.next_deadline(), Some(at(10_000)));
-    assert_eq!(completions(&core.handle(at(31_999), Event::Tick)), []);
-    assert_eq!(core.next_deadline(), Some(at(32_000)));
-    assert_eq!(completions(&core.handle(at(32_000), Event::Tick)), refused);
+    assert_eq!(completions(&core.handle(at(16_999), Event::Tick)), []);
+    assert_eq!(core.next_deadline(), Some(at(17_000)));
+    assert_eq!(completions(&core.handle(at(17_000), Event::Tick)), refused);
     // The time in the queue may be over before, and the refusal says more than its end.
-    let (mut core, attempt) = with_one_away(r#","queue_seconds":20"#);
+    let (mut core, attempt) = with_one_away(r#","queue_seconds":10"#);
     refuses(&mut core, 2000, "s1", &attempt);
-    assert_eq!(completions(&core.handle(at(20_000), Event::Tick)), refused);
+    assert_eq!(completions(&core.handle(at(10_000), Event::Tick)), refused);
     let (mut core, attempt) = with_one_away("");
     refuses(&mut core, 2000, "s1", &attempt);
     let revoked = Event::AgentRevoked { agent_id: "b".to_owned(), reason: "test".to_owned() };
