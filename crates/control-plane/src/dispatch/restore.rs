@@ -1,6 +1,5 @@
 //! What the dispatcher takes over from the store when it starts.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::task::{Ended, Live, Phase, Task};
@@ -53,22 +52,8 @@ impl Dispatcher {
 
     fn restored(&mut self, now: Duration, restored: RestoredTask) -> Task {
         let RestoredTask { posted, waited, cancel, attempts } = restored;
-        let left = Duration::from_secs(posted.spec.queue_seconds).saturating_sub(waited);
-        let mut task = Task {
-            id: posted.id,
-            order: self.next_count(),
-            posted_at: now.saturating_sub(waited),
-            queue_until: now + left,
-            spec: posted.spec,
-            bytes: posted.bytes,
-            last_number: 0,
-            counted: 0,
-            live: None,
-            ended: BTreeMap::new(),
-            refused_by: BTreeSet::new(),
-            refusal: None,
-            cancel,
-        };
+        let mut task = Task::waiting(posted, self.next_count(), now, waited);
+        task.cancel = cancel;
         for attempt in attempts {
             task.last_number = task.last_number.max(attempt.number);
             task.counted += u32::from(attempt.counted);

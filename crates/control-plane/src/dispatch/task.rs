@@ -69,6 +69,26 @@ pub(super) struct Refusal {
 }
 
 impl Task {
+    /// A task that has waited for so long already, and that no agent has been asked about yet.
+    pub(super) fn waiting(posted: Posted, order: u64, now: Duration, waited: Duration) -> Self {
+        let left = Duration::from_secs(posted.spec.queue_seconds).saturating_sub(waited);
+        Self {
+            id: posted.id,
+            order,
+            spec: posted.spec,
+            bytes: posted.bytes,
+            posted_at: now.saturating_sub(waited),
+            queue_until: now + left,
+            last_number: 0,
+            counted: 0,
+            live: None,
+            ended: BTreeMap::new(),
+            refused_by: BTreeSet::new(),
+            refusal: None,
+            cancel: None,
+        }
+    }
+
     pub(super) fn state(&self) -> TaskState {
         match &self.live {
             None => TaskState::Queued,
@@ -90,27 +110,13 @@ impl Task {
 
 impl Dispatcher {
     pub(super) fn task_posted(&mut self, now: Duration, posted: Posted) {
-        let Posted { id, spec, bytes } = posted;
+        let id = posted.id.clone();
         self.persist(Transition::TaskPosted {
             task_id: id.clone(),
-            bytes: Arc::clone(&bytes),
-            spec: Arc::clone(&spec),
+            bytes: Arc::clone(&posted.bytes),
+            spec: Arc::clone(&posted.spec),
         });
-        let task = Task {
-            id: id.clone(),
-            order: self.next_count(),
-            posted_at: now,
-            queue_until: now + Duration::from_secs(spec.queue_seconds),
-            spec,
-            bytes,
-            last_number: 0,
-            counted: 0,
-            live: None,
-            ended: BTreeMap::new(),
-            refused_by: BTreeSet::new(),
-            refusal: None,
-            cancel: None,
-        };
+        let task = Task::waiting(posted, self.next_count(), now, Duration::ZERO);
         self.insert(task);
         self.place(now, &id);
     }
