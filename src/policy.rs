@@ -237,20 +237,13 @@ fn check_ipv6(address: Ipv6Addr, rule: AddressRule) -> Result<(), AddressRefusal
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::Proxy;
 
     fn server(name: &str, url: &str, ssh: Option<&str>) -> Server {
         Server {
-            name: name.into(),
-            provider: None,
-            url: RemoteUrl::parse(url).unwrap(),
             ssh: ssh.map(|url| RemoteUrl::parse(url).unwrap()),
             credential: Some("pat".into()),
             credentials: vec!["other".into()],
-            known_hosts_file: None,
-            ca_file: None,
-            proxy: Proxy::Direct,
-            allow_loopback: false,
+            ..Server::new(name, None, RemoteUrl::parse(url).unwrap())
         }
     }
 

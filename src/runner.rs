@@ -265,25 +265,14 @@ mod tests {
     use sortie_protocol::report::TaskOutput;
 
     use super::*;
-    use crate::config::{Proxy, Server};
+    use crate::config::Server;
     use crate::credential::Store;
     use crate::dial::{Door, ProxyEnvironment};
     use crate::policy::Policy;
     use crate::remote_url::RemoteUrl;
 
     fn runner() -> Runner {
-        let server = Server {
-            name: "lab".into(),
-            provider: None,
-            url: RemoteUrl::parse("https://git.example").unwrap(),
-            ssh: None,
-            credential: None,
-            credentials: vec![],
-            known_hosts_file: None,
-            ca_file: None,
-            proxy: Proxy::Direct,
-            allow_loopback: false,
-        };
+        let server = Server::new("lab", None, RemoteUrl::parse("https://git.example").unwrap());
         let tools = Tools {
             door: Arc::new(Door::new(ProxyEnvironment::none())),
             policy: Arc::new(Policy::new([server])),

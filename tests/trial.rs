@@ -50,18 +50,9 @@ impl Trial {
             scope: None,
             test_repository: None,
         };
-        let server = Server {
-            name: NAME.to_owned(),
-            provider,
-            url: RemoteUrl::parse(base).expect("the base of the server"),
-            ssh: None,
-            credential: None,
-            credentials: Vec::new(),
-            known_hosts_file: None,
-            ca_file: None,
-            proxy: Proxy::Direct,
-            allow_loopback: true,
-        };
+        let url = RemoteUrl::parse(base).expect("the base of the server");
+        let server =
+            Server { proxy: Proxy::Direct, allow_loopback: true, ..Server::new(NAME, provider, url) };
         Self {
             server,
             request,

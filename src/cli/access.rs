@@ -192,16 +192,8 @@ impl AccessArgs {
     fn declared_by_url(&self, text: &str) -> Declared {
         let url = RemoteUrl::parse(text).ok().filter(|url| url.scheme() != Scheme::Http);
         let server = url.map(|url| Server {
-            name: COMMAND_LINE.to_owned(),
-            provider: self.provider.map(Into::into),
-            url: url.with_path(""),
-            ssh: None,
-            credential: None,
-            credentials: Vec::new(),
-            known_hosts_file: None,
-            ca_file: None,
-            proxy: Proxy::Environment,
             allow_loopback: true,
+            ..Server::new(COMMAND_LINE, self.provider.map(Into::into), url.with_path(""))
         });
         Declared {
             servers: server.into_iter().collect(),

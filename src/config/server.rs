@@ -32,6 +32,23 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server of which nothing is said but where it is: no credential, no further trust, the environment's
+    /// proxy, no loopback.
+    pub fn new(name: impl Into<String>, provider: Option<Provider>, url: RemoteUrl) -> Self {
+        Self {
+            name: name.into(),
+            provider,
+            url,
+            ssh: None,
+            credential: None,
+            credentials: Vec::new(),
+            known_hosts_file: None,
+            ca_file: None,
+            proxy: Proxy::Environment,
+            allow_loopback: false,
+        }
+    }
+
     /// Whether a task may use the credential of that name on this server.
     pub fn lists_credential(&self, name: &str) -> bool {
         self.credential.as_deref() == Some(name) || self.credentials.iter().any(|listed| listed == name)

@@ -126,9 +126,6 @@ fn server(
     }
     let path = |part: &str, path: Option<PathBuf>| path.map(|path| absolute(&key(part), &path)).transpose();
     Ok(Server {
-        name: name.to_owned(),
-        provider: Some(provider),
-        url,
         ssh,
         credential: raw.credential,
         credentials: raw.credentials,
@@ -136,6 +133,7 @@ fn server(
         ca_file: path("ca_file", raw.ca_file)?,
         proxy: proxy(&key("proxy"), raw.proxy.as_deref())?,
         allow_loopback: raw.allow_loopback,
+        ..Server::new(name, Some(provider), url)
     })
 }
 

@@ -132,25 +132,14 @@ pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::Proxy;
     use crate::credential::Material;
 
     #[test]
     fn a_task_cannot_choose_another_account_than_the_operator_fixed() {
         let url = |text: &str| RemoteUrl::parse(text).unwrap();
         let user = |declared: Option<&str>, username: Option<&str>, asked: &str| {
-            let server = Server {
-                name: "lab".into(),
-                provider: None,
-                url: url("https://git.example"),
-                ssh: declared.map(url),
-                credential: None,
-                credentials: vec![],
-                known_hosts_file: None,
-                ca_file: None,
-                proxy: Proxy::Direct,
-                allow_loopback: false,
-            };
+            let server =
+                Server { ssh: declared.map(url), ..Server::new("lab", None, url("https://git.example")) };
             let key = Secret::new(String::new());
             let material = Material::SshKey { key, passphrase: None, source: String::new() };
             let username = username.map(str::to_owned);
