@@ -1,0 +1,172 @@
+//! Every code of the catalogue, and the test that brings it about for real.
+//!
+//! A test that stands here must name the code in its own body, so that moving or renaming one breaks this table
+//! and not the promise behind it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use sortie::report::Code;
+
+/// A code, and the test that provokes it: the file and the function.
+const PROVOKED: &[(&str, &str, &str)] = &[
+    ("url_invalid", "tests/diagnoses.rs", "policy_refuses_before_anything_is_opened"),
+    ("scheme_not_allowed", "tests/diagnoses.rs", "policy_refuses_before_anything_is_opened"),
+    ("server_not_declared", "tests/diagnoses.rs", "policy_refuses_before_anything_is_opened"),
+    ("tfvc_not_supported", "tests/diagnoses.rs", "policy_refuses_before_anything_is_opened"),
+    ("address_not_allowed", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
+    ("name_not_found", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
+    ("proxy_auth_required", "tests/diagnoses.rs", "a_proxy_without_its_password_is_named"),
+    ("connection_refused", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
+    ("connection_timed_out", "tests/diagnoses.rs", "an_address_that_drops_everything_times_out"),
+    ("not_tls", "tests/diagnoses.rs", "certificates_are_told_apart_and_get_no_secret"),
+    ("tls_untrusted_issuer", "tests/diagnoses.rs", "certificates_are_told_apart_and_get_no_secret"),
+    ("tls_expired", "tests/diagnoses.rs", "certificates_are_told_apart_and_get_no_secret"),
+    ("tls_not_yet_valid", "tests/diagnoses.rs", "certificates_are_told_apart_and_get_no_secret"),
+    ("tls_name_mismatch", "tests/diagnoses.rs", "certificates_are_told_apart_and_get_no_secret"),
+    ("host_key_unknown", "tests/diagnoses.rs", "ssh_refusals_are_told_apart"),
+    ("host_key_changed", "tests/diagnoses.rs", "ssh_refusals_are_told_apart"),
+    ("not_ssh", "tests/diagnoses.rs", "ssh_refusals_are_told_apart"),
+    ("wrong_base_path", "tests/diagnoses.rs", "a_base_path_that_is_missing_is_found_by_where_the_root_leads"),
+    ("pat_rejected", "tests/diagnoses.rs", "a_refused_token_is_sent_once"),
+    ("pat_expired", "tests/diagnoses.rs", "a_refused_token_is_sent_once"),
+    ("password_rejected", "tests/diagnoses.rs", "a_refused_token_is_sent_once"),
+    ("bearer_rejected", "tests/diagnoses.rs", "a_refused_token_is_sent_once"),
+    ("sign_in_page", "tests/diagnoses.rs", "a_refused_token_is_sent_once"),
+    ("basic_not_offered", "tests/diagnoses.rs", "a_server_that_offers_windows_schemes_alone_is_named"),
+    ("ssh_key_rejected", "tests/diagnoses.rs", "ssh_refusals_are_told_apart"),
+    ("ssh_key_unreadable", "tests/bad_input.rs", "secrets_in_files_have_their_own_diagnoses"),
+    ("ssh_key_passphrase", "tests/diagnoses.rs", "ssh_refusals_are_told_apart"),
+    (
+        "credential_missing",
+        "tests/diagnoses.rs",
+        "credentials_that_cannot_be_used_are_named_before_anything_is_sent",
+    ),
+    (
+        "credential_kind_mismatch",
+        "tests/diagnoses.rs",
+        "credentials_that_cannot_be_used_are_named_before_anything_is_sent",
+    ),
+    ("scope_missing", "tests/diagnoses.rs", "a_missing_scope_is_named_by_the_providers_own_name"),
+    ("project_not_found_or_denied", "tests/diagnoses.rs", "what_is_hidden_disabled_or_moved_is_told_apart"),
+    (
+        "repository_not_found_or_denied",
+        "tests/diagnoses.rs",
+        "what_is_hidden_disabled_or_moved_is_told_apart",
+    ),
+    ("repository_disabled", "tests/diagnoses.rs", "what_is_hidden_disabled_or_moved_is_told_apart"),
+    ("repository_moved", "tests/diagnoses.rs", "what_is_hidden_disabled_or_moved_is_told_apart"),
+    (
+        "repository_empty",
+        "tests/connection_test.rs",
+        "an_empty_repository_is_a_warning_for_a_test_and_a_failure_for_a_clone",
+    ),
+    ("rate_limited", "tests/diagnoses.rs", "misbehaving_servers_are_bounded_and_named"),
+    ("server_error", "tests/diagnoses.rs", "misbehaving_servers_are_bounded_and_named"),
+    ("server_unavailable", "tests/diagnoses.rs", "misbehaving_servers_are_bounded_and_named"),
+    ("unexpected_answer", "tests/diagnoses.rs", "misbehaving_servers_are_bounded_and_named"),
+    ("deadline_exceeded", "tests/diagnoses.rs", "time_and_cancel_end_a_test_where_it_is"),
+    ("cancelled", "tests/diagnoses.rs", "time_and_cancel_end_a_test_where_it_is"),
+    ("target_not_empty", "tests/cli.rs", "a_clone_is_what_git_calls_clean"),
+    (
+        "git_not_tried",
+        "tests/connection_test.rs",
+        "azure_projects_and_collections_read_a_repository_where_they_can",
+    ),
+    ("api_refused", "tests/connection_test.rs", "a_token_that_git_takes_succeeds_whatever_the_api_says"),
+];
+
+/// Codes that a connection test cannot meet, each with what is to bring it about.
+const LATER: &[(&str, &str)] = &[
+    ("task_not_allowed", "the operator's policy for kinds of tasks"),
+    ("too_large", "clones under limits"),
+    ("pack_corrupt", "clones of damaged packs"),
+    ("disk_full", "clones onto a full disk"),
+    ("unsafe_path", "clones of hostile trees"),
+    ("submodule_not_allowed", "clones with submodules"),
+    ("lfs_failed", "clones with LFS"),
+    ("delivery_failed", "delivery of artifacts"),
+];
+
+/// Codes whose test is still to be written: empty when the work is done.
+const PENDING: &[&str] = &[
+    "resolver_failed",
+    "proxy_unreachable",
+    "proxy_refused",
+    "network_unreachable",
+    "connection_reset",
+    "tls_intercepted",
+    "tls_incomplete_chain",
+    "tls_legacy_only",
+    "tls_client_certificate_required",
+    "ssh_no_common_algorithm",
+    "not_a_git_server",
+    "server_too_old",
+    "public_url_is_localhost",
+    "iis_basic_conflict",
+    "account_locked",
+    "two_factor_required",
+    "policy_blocks_token",
+    "ssh_key_type_unsupported",
+    "ssh_rsa_sha2_not_announced",
+    "credential_unreadable",
+    "reference_not_found",
+    "internal",
+    "token_expires_soon",
+    "certificate_expires_soon",
+    "scope_excessive",
+    "plain_http",
+    "server_release_ends",
+    "slow",
+    "host_key_rsa_only",
+    "clock_offset",
+];
+
+#[test]
+fn every_code_is_provoked_by_a_test() {
+    let all: BTreeSet<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    let provoked: BTreeSet<&str> = PROVOKED.iter().map(|(code, ..)| *code).collect();
+    let waiting: BTreeSet<&str> =
+        LATER.iter().map(|(code, _)| *code).chain(PENDING.iter().copied()).collect();
+    let unknown: Vec<_> = provoked.union(&waiting).filter(|code| !all.contains(*code)).collect();
+    assert!(unknown.is_empty(), "the catalogue has no such code: {unknown:?}");
+    let untested: Vec<_> =
+        all.iter().filter(|code| !provoked.contains(*code) && !waiting.contains(*code)).collect();
+    assert!(untested.is_empty(), "no test provokes these: {untested:?}");
+    let twice: Vec<_> = provoked.intersection(&waiting).collect();
+    assert!(twice.is_empty(), "these are provoked and need not wait: {twice:?}");
+}
+
+#[test]
+fn every_test_that_the_table_names_is_there_and_names_its_code() {
+    for (code, file, function) in PROVOKED {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let body = test_body(&source, function)
+            .unwrap_or_else(|| panic!("{file} has no test `{function}`, which is to provoke {code}"));
+        let variant = format!("Code::{}", variant(code));
+        let names = body.contains(&format!("\"{code}\"")) || body.contains(&variant);
+        assert!(names, "{file}: `{function}` names neither \"{code}\" nor {variant}");
+    }
+}
+
+/// The text of a test function, from its attribute to the brace that closes it at the same indentation.
+fn test_body<'a>(source: &'a str, function: &str) -> Option<&'a str> {
+    let name = source.find(&format!("fn {function}("))?;
+    let line = source[..name].rfind('\n').map_or(0, |position| position + 1);
+    let indentation: String = source[line..].chars().take_while(|c| *c == ' ').collect();
+    let end = source[name..].find(&format!("\n{indentation}}}"))?;
+    // What stands between the function before and this one is its comment and its attributes.
+    let before = source[..line].rfind(&format!("\n{indentation}}}")).unwrap_or(0);
+    let is_test = source[before..line].lines().any(|line| {
+        let line = line.trim();
+        line.starts_with("#[test]") || line.starts_with("#[tokio::test")
+    });
+    is_test.then(|| &source[name..name + end])
+}
+
+/// `tls_expired` as the code's variant is spelled: `TlsExpired`.
+fn variant(code: &str) -> String {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    code.split('_').map(capital).collect()
+}
