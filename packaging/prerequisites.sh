@@ -29,6 +29,7 @@ sshd openssh-server
 ssh-keygen openssh-client
 tinyproxy tinyproxy
 jq jq
+python3 python3
 LIST
     [ "$purpose" = test ] && return
     cat <<'LIST'
@@ -46,6 +47,8 @@ pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 # A C compiler without the C library's headers is no compiler.
 [ -f /usr/include/stdio.h ] || missing+=(libc6-dev)
+# Tests keep packages from PyPI in virtual environments, which Debian has split off Python.
+[ "$purpose" = build ] || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
     install=(apt-get install --yes --no-install-recommends "${missing[@]}")

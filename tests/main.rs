@@ -10,6 +10,7 @@ mod daemon;
 mod diagnoses;
 mod git_transport;
 mod hostile_control_plane;
+mod second_ssh_server;
 mod secrets;
 mod support;
 mod trial;

@@ -318,9 +318,10 @@ fn authenticate(session: &Session, login: &Login, limit: &Limit, log: &StageLog)
 
 /// Why the server did not take the key.
 fn refusal(session: &Session, login: &Login, key: &Description, limit: &Limit, code: i32) -> Error {
-    // A server that knows the key but not the signature: libssh2 falls back to SHA-1 where the server does
-    // not announce better ones, and that is refused everywhere.
-    let is_signature = matches!(code, code::PUBLICKEY_UNVERIFIED | code::ALGO_UNSUPPORTED);
+    // A server that announces other signatures alone, or that announces none: libssh2 falls back to SHA-1 then,
+    // which is compiled out of it.
+    let is_signature =
+        matches!(code, code::METHOD_NONE | code::PUBLICKEY_UNVERIFIED | code::ALGO_UNSUPPORTED);
     if is_signature && key.is_rsa() {
         return Error::RsaSha2NotAnnounced { banner: banner(session).unwrap_or_default() };
     }

@@ -32,7 +32,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// `target/debug` or `target/release`, found from where this program lies.
-fn build_directory() -> PathBuf {
+pub(super) fn build_directory() -> PathBuf {
     let mut directory = std::env::current_exe().expect("the path of this program");
     directory.pop();
     if directory.ends_with("deps") || directory.ends_with("examples") {

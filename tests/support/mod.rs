@@ -10,11 +10,13 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod agent;
+pub mod asyncssh;
 pub mod binary;
 pub mod control_plane;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod repository;
 pub mod scene;
 pub mod sshd;
