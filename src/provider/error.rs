@@ -14,6 +14,21 @@ pub enum Denied {
     Expired,
     /// It was revoked, by the server's own word.
     Revoked,
+    /// The server wants a token in the place of the password.
+    TokenNeeded {
+        /// The server's own words, scrubbed.
+        said: String,
+    },
+    /// The account is locked or blocked, by the server's own word.
+    Locked {
+        /// The server's own words, scrubbed.
+        said: String,
+    },
+    /// A policy of the server or of the organization forbids this credential, or this way of using it.
+    PolicyBlocks {
+        /// The server's own words, scrubbed.
+        said: String,
+    },
     /// It was sent by Basic, and the server offers only these other schemes.
     BasicNotOffered {
         /// What `WWW-Authenticate` names.
@@ -76,12 +91,16 @@ pub enum ProviderError {
     ProjectHidden {
         /// Its name.
         name: String,
+        /// Names of others that it could be mistaken for, the most alike first.
+        near: Vec<String>,
     },
     /// No such repository, or not for this user.
     #[error("no such repository, or not for this user")]
     RepositoryHidden {
         /// Its name.
         name: String,
+        /// Names of others that it could be mistaken for, the most alike first.
+        near: Vec<String>,
     },
     /// The repository is disabled or in maintenance.
     #[error("the repository is disabled or in maintenance")]

@@ -150,7 +150,7 @@ pub async fn version(api: &Api, place: &Place) -> Result<Option<String>, Provide
 /// [`ProviderError::Forbidden`], [`ProviderError::RepositoryHidden`], [`ProviderError::RepositoryMoved`],
 /// [`ProviderError::RepositoryDisabled`] and what any call can fail with.
 pub async fn project(api: &Api, place: &Place) -> Result<Found, ProviderError> {
-    let hidden = || ProviderError::RepositoryHidden { name: place.full_path() };
+    let hidden = || ProviderError::RepositoryHidden { name: place.full_path(), near: vec![] };
     let answer = api.get(&place.api(&format!("projects/{}", place.encoded_path()))).await?;
     match answer.status {
         301 | 302 | 307 | 308 => Err(moved(api, place, &answer).await),
@@ -214,7 +214,7 @@ async fn user(api: &Api, place: &Place) -> Result<Option<String>, ProviderError>
 async fn group(api: &Api, place: &Place) -> Result<(), ProviderError> {
     let answer = api.get(&place.api(&format!("groups/{}?with_projects=false", place.encoded_path()))).await?;
     if answer.status == 404 {
-        return Err(ProviderError::ProjectHidden { name: place.full_path() });
+        return Err(ProviderError::ProjectHidden { name: place.full_path(), near: vec![] });
     }
     judge(&answer, "the group in JSON").map(|_| ())
 }

@@ -46,6 +46,15 @@ pub enum Fault {
     HugeBody,
     /// 200 with JSON that trickles in, one byte a second.
     SlowBody,
+    /// These words with this status and type.
+    Words {
+        /// The status; a number that is none becomes 500.
+        status: u16,
+        /// The type of the body.
+        content_type: &'static str,
+        /// The body.
+        body: String,
+    },
     /// 203 with the HTML of a sign-in page.
     SignInPage,
     /// The request is accepted and never answered.
@@ -150,6 +159,11 @@ async fn answer(fault: Fault, provider: Provider) -> Response {
             }
             response
         }
+        Fault::Words { status, content_type, body } => respond(
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            content_type,
+            body,
+        ),
         Fault::InvalidJson => respond(StatusCode::OK, "application/json; charset=utf-8", "{\"value\": [1, 2"),
         Fault::HugeBody => streamed(huge()),
         Fault::SlowBody => streamed(trickle()),

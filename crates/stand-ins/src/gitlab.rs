@@ -54,6 +54,9 @@ async fn dispatch(context: &Context<'_>, request: Request) -> Response {
     if below == "/users/sign_in" {
         return respond(StatusCode::OK, "text/html; charset=utf-8", answers::SIGN_IN_HTML);
     }
+    if below == "/oauth/token/info" {
+        return calls::oauth_token(context, &request.into_parts().0);
+    }
     if let Some(call) = below.strip_prefix("/api/v4/") {
         return calls::answer(context, call, &request.into_parts().0).await;
     }
@@ -86,6 +89,9 @@ async fn serve_git(context: &Context<'_>, parts: &[String], request: Request) ->
     };
     let caller = match access::for_git(&context.site.world, request.headers()) {
         Access::Granted(caller) => caller,
+        Access::TokenNeeded if context.settings.explains_passwords => {
+            return answers::git_token_needed(&context.public_url);
+        }
         _ => return answers::git_unauthorized(&context.public_url),
     };
     if let Some(repository) = context.moved(path).filter(|repository| caller.may_read(repository)) {

@@ -216,8 +216,13 @@ pub enum MissingScope {
 pub struct Gitlab {
     /// The relative path it lives under: `/gitlab` or empty.
     pub relative_root: String,
-    /// Its version, such as `16.11.2`; decides which calls exist.
+    /// Its version, such as `16.11.2`; decides which calls exist. By default one that is maintained today.
     pub version: String,
+    /// Whether it is the Enterprise Edition.
+    pub enterprise: bool,
+    /// Whether git says of a password that was right that a token is needed; newer releases have one message
+    /// for everything.
+    pub explains_passwords: bool,
     /// The URL by which the server names itself; by default the host that was asked for.
     pub public_url: Option<String>,
     /// The base of the SSH URLs in answers, such as `ssh://git@127.0.0.1:2222`.
@@ -236,7 +241,9 @@ impl Default for Gitlab {
     fn default() -> Self {
         Self {
             relative_root: String::new(),
-            version: "16.11.2".to_owned(),
+            version: maintained_version(),
+            enterprise: false,
+            explains_passwords: true,
             public_url: None,
             ssh_url: None,
             decodes_slashes: false,
@@ -245,6 +252,15 @@ impl Default for Gitlab {
             plain_http: false,
         }
     }
+}
+
+/// A release of some weeks ago: a minor one comes out every month, and the first of a major one in each May, of
+/// which that of 2025 was 18.0.
+fn maintained_version() -> String {
+    let then = OffsetDateTime::now_utc().date() - time::Duration::days(40);
+    let month = i32::from(u8::from(then.month()));
+    let (year, minor) = if month >= 5 { (then.year(), month - 5) } else { (then.year() - 1, month + 7) };
+    format!("{}.{minor}.1", year - 2007)
 }
 
 /// Somebody who may sign in.
@@ -269,6 +285,10 @@ pub enum TokenKind {
     Pat,
     /// A GitLab project access token: answers as a bot user.
     Project,
+    /// A GitLab group access token: answers as a bot user, too.
+    Group,
+    /// The token of a GitLab CI job: git only here.
+    Job,
     /// A GitLab deploy token: git only, never the API.
     Deploy,
     /// An OAuth or Entra access token: `Authorization: Bearer`.
@@ -328,6 +348,11 @@ pub struct Project {
     pub name: String,
 }
 
+/// The access level of a developer of GitLab's.
+fn developer() -> u32 {
+    30
+}
+
 /// A git repository that a server shows.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -357,6 +382,12 @@ pub struct Repository {
     /// GitLab: paths from which it was moved here; they redirect.
     #[serde(default)]
     pub former_paths: Vec<String>,
+    /// GitLab: whether it is archived, which leaves it readable.
+    #[serde(default)]
+    pub archived: bool,
+    /// GitLab: the access level of its readers: 20 reporter, 30 developer, 40 maintainer; 0 is not told.
+    #[serde(default = "developer")]
+    pub access_level: u32,
 }
 
 impl World {

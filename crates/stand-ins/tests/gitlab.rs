@@ -36,6 +36,8 @@ impl Scene {
             .with_token(Token::new("ada", "old", &["read_api"]).expired())
             .with_token(Token::new("ada", "gone", &["read_api"]).revoked())
             .with_token(Token::new("ada", "deploy", &["read_repository"]).of_kind(TokenKind::Deploy))
+            .with_token(Token::new("ada", "job", &["read_repository"]).of_kind(TokenKind::Job))
+            .with_token(Token::new("ada", "group", &["read_api"]).of_kind(TokenKind::Group))
             .with_token(Token::new("ada", "oauth", &["api"]).of_kind(TokenKind::Oauth))
             .with_repository(
                 Repository::gitlab("group/sub/web", &sample.directory).read_by("ada").moved_from("old/web"),
@@ -57,7 +59,7 @@ impl Scene {
 }
 
 fn under_root() -> Gitlab {
-    Gitlab { relative_root: "/gitlab".to_owned(), ..Gitlab::default() }
+    Gitlab { relative_root: "/gitlab".to_owned(), version: "16.11.2".to_owned(), ..Gitlab::default() }
 }
 
 #[test]
@@ -85,6 +87,11 @@ fn the_api_answers_by_token_and_scope() {
     let url = format!("{}/api/v4/version", scene.server().url());
     let bearer = curl(&scene.authority, &url, &["-H", "Authorization: Bearer oauth"]);
     assert_eq!(bearer.status, 200);
+    let url = format!("{}/oauth/token/info", scene.server().url());
+    let info = curl(&scene.authority, &url, &["-H", "Authorization: Bearer oauth"]).json();
+    assert_eq!((info["scope"][0].as_str(), info["expires_in"].as_u64()), (Some("api"), Some(7200)));
+    assert_eq!(scene.get("user", "group").json()["username"], "group_1_bot_ada");
+    assert_eq!(scene.get("groups?search=sub", PAT).json()[0]["full_path"], "group/sub");
     let schemes = scene.server().requests();
     assert_eq!(schemes[0].authorization_scheme.as_deref(), Some("PRIVATE-TOKEN"));
 }
@@ -154,6 +161,7 @@ fn git_wants_basic_with_a_name() {
         ("", PAT, 401),
         ("ada", "secret", 200),
         ("carol", "secret", 401),
+        ("gitlab-ci-token", "job", 200),
         ("oauth2", "oauth", 200),
         ("ada", "oauth", 401),
         ("gitlab+deploy-token-1", "deploy", 200),
@@ -166,6 +174,8 @@ fn git_wants_basic_with_a_name() {
         assert_eq!(seen.status, status, "{user}");
         assert_eq!(seen.header("www-authenticate").is_some(), status == 401, "{user}");
     }
+    let seen = curl(&scene.authority, &url, &["-H", &basic("carol", "secret")]);
+    assert!(seen.body.contains("You must use a personal access token"), "{}", seen.body);
     let seen = curl(&scene.authority, &url, &["-H", &format!("Authorization: Bearer {PAT}")]);
     assert!(seen.status == 401 && seen.body.starts_with("HTTP Basic: Access denied"));
 }

@@ -86,9 +86,9 @@ fn not_found(answer: &Answer, names: Names<'_>, expected: &'static str) -> Provi
     let is_project = kind.starts_with("ProjectDoesNotExist")
         || ["TF200016", "VS800075"].iter().any(|code| message.starts_with(code));
     match (names.project, names.repository) {
-        (Some(name), _) if is_project => ProviderError::ProjectHidden { name: name.to_owned() },
-        (_, Some(name)) => ProviderError::RepositoryHidden { name: name.to_owned() },
-        (Some(name), None) => ProviderError::ProjectHidden { name: name.to_owned() },
+        (Some(name), _) if is_project => ProviderError::ProjectHidden { name: name.to_owned(), near: vec![] },
+        (_, Some(name)) => ProviderError::RepositoryHidden { name: name.to_owned(), near: vec![] },
+        (Some(name), None) => ProviderError::ProjectHidden { name: name.to_owned(), near: vec![] },
         (None, None) => answer.unexpected(expected),
     }
 }

@@ -48,11 +48,11 @@ pub(super) fn provider(error: &ProviderError, subject: &Subject) -> Finding {
         ProviderError::CredentialDemanded => super::source::no_credential(subject),
         ProviderError::SignInPage { .. } => (Code::SignInPage, seen, vec![]),
         ProviderError::Forbidden { scopes, said } => scope_missing(scopes, said.as_deref(), subject),
-        ProviderError::ProjectHidden { name } => {
-            (Code::ProjectNotFoundOrDenied, format!("the project is `{name}`"), vec![])
+        ProviderError::ProjectHidden { name, near } => {
+            (Code::ProjectNotFoundOrDenied, format!("the project is `{name}`"), perhaps(near))
         }
-        ProviderError::RepositoryHidden { name } => {
-            (Code::RepositoryNotFoundOrDenied, format!("the repository is `{name}`"), vec![])
+        ProviderError::RepositoryHidden { name, near } => {
+            (Code::RepositoryNotFoundOrDenied, format!("the repository is `{name}`"), perhaps(near))
         }
         ProviderError::RepositoryDisabled => (Code::RepositoryDisabled, String::new(), vec![]),
         ProviderError::RepositoryMoved { to: Some(to) } => {
@@ -120,14 +120,7 @@ fn repository(error: &git::Error) -> Finding {
     let seen = error.to_string();
     match error {
         git::Error::ReferenceInvalid { .. } => (Code::ReferenceNotFound, seen, vec![]),
-        git::Error::ReferenceNotFound { near, .. } if near.is_empty() => {
-            (Code::ReferenceNotFound, seen, vec![])
-        }
-        git::Error::ReferenceNotFound { near, .. } => (
-            Code::ReferenceNotFound,
-            seen,
-            vec![format!("Perhaps one of these is meant: {}.", near.join(", "))],
-        ),
+        git::Error::ReferenceNotFound { near, .. } => (Code::ReferenceNotFound, seen, perhaps(near)),
         git::Error::Empty => (Code::RepositoryEmpty, String::new(), vec![]),
         git::Error::TargetNotEmpty { path } => (Code::TargetNotEmpty, path.display().to_string(), vec![]),
         git::Error::Target { path, .. } => {
@@ -140,6 +133,15 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::Cancelled => (Code::Cancelled, String::new(), vec![]),
         git::Error::DeadlineExceeded => (Code::DeadlineExceeded, String::new(), vec![]),
         other => (Code::Internal, other.to_string(), vec![]),
+    }
+}
+
+/// A remedy that names what could have been meant; none where nothing is like it.
+fn perhaps(near: &[String]) -> Vec<String> {
+    if near.is_empty() {
+        vec![]
+    } else {
+        vec![format!("Perhaps one of these is meant: {}.", near.join(", "))]
     }
 }
 
@@ -156,21 +158,43 @@ fn denied_by(schemes: &[String]) -> Denied {
 fn refused(denied: &Denied, subject: &Subject) -> Finding {
     let credential = subject.credential.as_deref().map(|name| format!("the credential is `{name}`"));
     let seen = credential.unwrap_or_default();
-    if let Denied::BasicNotOffered { schemes } = denied {
-        return (Code::BasicNotOffered, format!("it offers {}", schemes.join(", ")), vec![]);
+    match denied {
+        Denied::BasicNotOffered { schemes } => {
+            return (Code::BasicNotOffered, format!("it offers {}", schemes.join(", ")), vec![]);
+        }
+        Denied::Locked { said } => return (Code::AccountLocked, quoted(said), vec![]),
+        Denied::PolicyBlocks { said } => return (Code::PolicyBlocksToken, quoted(said), vec![]),
+        Denied::TokenNeeded { said } if subject.kind == Some(CredentialKind::Password) => {
+            return (Code::TwoFactorRequired, quoted(said), vec![]);
+        }
+        Denied::TokenNeeded { .. } | Denied::Rejected | Denied::Expired | Denied::Revoked => {}
     }
     match subject.kind {
         None => super::source::no_credential(subject),
-        Some(CredentialKind::Password) => (Code::PasswordRejected, seen, vec![]),
+        Some(CredentialKind::Password) => (Code::PasswordRejected, seen, password_remedies(subject)),
         Some(CredentialKind::Bearer) => (Code::BearerRejected, seen, vec![]),
         Some(CredentialKind::SshKey) => (Code::SshKeyRejected, seen, vec![]),
         Some(CredentialKind::Pat) => match denied {
             Denied::Expired => (Code::PatExpired, seen, vec![]),
             Denied::Revoked => (Code::PatRejected, "it was revoked".into(), vec![]),
-            Denied::Rejected | Denied::BasicNotOffered { .. } => {
-                (Code::PatRejected, seen, pat_remedies(subject))
-            }
+            _ => (Code::PatRejected, seen, pat_remedies(subject)),
         },
+    }
+}
+
+/// What the server itself said, as a clause.
+fn quoted(said: &str) -> String {
+    format!("the server says `{}`", said.trim_end_matches('.'))
+}
+
+fn password_remedies(subject: &Subject) -> Vec<String> {
+    match subject.provider {
+        Some(Provider::Gitlab) => vec![
+            "Newer releases of GitLab refuse the right password alike where two-factor authentication is on or passwords \
+             are off for git: use an access token with the scope read_repository, as a credential of the kind pat."
+                .into(),
+        ],
+        Some(Provider::AzureDevops | Provider::Git) | None => vec![],
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) enum Access<'a> {
     Expired,
     /// A token that was revoked.
     Revoked,
+    /// The right password of somebody with two-factor authentication.
+    TokenNeeded,
 }
 
 /// Settles who calls the API: `PRIVATE-TOKEN` or Bearer; Basic does not count there, and deploy tokens are unknown.
@@ -51,9 +53,9 @@ pub(super) fn for_api<'a>(world: &'a World, headers: &HeaderMap) -> Access<'a> {
         Presented::Nothing | Presented::Basic { .. } | Presented::Unusable => return Access::Anonymous,
     };
     judge(world, &secret, |token| match token.kind {
-        TokenKind::Pat | TokenKind::Project => true,
+        TokenKind::Pat | TokenKind::Project | TokenKind::Group => true,
         TokenKind::Oauth => bearer,
-        TokenKind::Deploy => false,
+        TokenKind::Deploy | TokenKind::Job => false,
     })
 }
 
@@ -68,19 +70,22 @@ pub(super) fn for_git<'a>(world: &'a World, headers: &HeaderMap) -> Access<'a> {
         return Access::Refused;
     }
     let by_token = judge(world, &secret, |token| match token.kind {
-        TokenKind::Pat | TokenKind::Project => true,
+        TokenKind::Pat | TokenKind::Project | TokenKind::Group => true,
         TokenKind::Oauth => name == "oauth2",
         TokenKind::Deploy => name.starts_with("gitlab+deploy-token-"),
+        TokenKind::Job => name == "gitlab-ci-token",
     });
     if !matches!(by_token, Access::Refused) {
         return by_token;
     }
-    let user = world.users.iter().find(|user| {
-        user.name == name
-            && !user.two_factor
-            && user.password.as_ref().is_some_and(|known| known.matches(&secret))
-    });
-    user.map_or(Access::Refused, |user| Access::Granted(Caller::Password(user)))
+    let is_right = |user: &&User| {
+        user.name == name && user.password.as_ref().is_some_and(|known| known.matches(&secret))
+    };
+    match world.users.iter().find(is_right) {
+        None => Access::Refused,
+        Some(user) if user.two_factor => Access::TokenNeeded,
+        Some(user) => Access::Granted(Caller::Password(user)),
+    }
 }
 
 fn judge<'a>(world: &'a World, secret: &str, right_kind: impl Fn(&Token) -> bool) -> Access<'a> {

@@ -76,6 +76,17 @@ pub(super) fn git_unauthorized(public_url: &str) -> Response {
     response
 }
 
+/// What git hears with a password that is right and does not do.
+pub(super) fn git_token_needed(public_url: &str) -> Response {
+    let text = format!(
+        "HTTP Basic: Access denied\nYou must use a personal access token with 'read_repository' or 'write_repository' \
+         scope for Git over HTTP.\nYou can generate one at {public_url}/-/profile/personal_access_tokens"
+    );
+    let mut response = respond(StatusCode::UNAUTHORIZED, TEXT, text);
+    set_header(&mut response, "www-authenticate", "Basic realm=\"GitLab\"");
+    response
+}
+
 pub(super) fn git_hidden() -> Response {
     let text = "The project you were looking for could not be found or you don't have permission to view it.";
     respond(StatusCode::NOT_FOUND, TEXT, text)

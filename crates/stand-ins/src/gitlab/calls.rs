@@ -54,7 +54,7 @@ async fn dispatch(context: &Context<'_>, call: &str, request: &Parts) -> Respons
     let caller = match access::for_api(&context.site.world, &request.headers) {
         Access::Granted(caller) => Some(caller),
         Access::Anonymous => None,
-        Access::Refused => return answers::unauthorized(),
+        Access::Refused | Access::TokenNeeded => return answers::unauthorized(),
         Access::Expired => {
             return answers::invalid_token(
                 "Token is expired. You can either do re-authorization or token refresh.",
@@ -71,6 +71,7 @@ async fn dispatch(context: &Context<'_>, call: &str, request: &Parts) -> Respons
         (None, ["projects", _, ..]) => answers::not_found("Project"),
         (None, ["groups", _, ..]) => answers::not_found("Group"),
         (None, ["metadata" | "version" | "user" | "personal_access_tokens", ..]) => answers::unauthorized(),
+        (Some(caller), ["groups"]) => groups(context, &caller, request),
         (Some(caller), ["metadata"]) if context.has(METADATA_SINCE) => version(context, &caller, true),
         (Some(caller), ["version"]) => version(context, &caller, false),
         (Some(Caller::Token(number, token)), ["personal_access_tokens", "self"])
@@ -92,7 +93,7 @@ fn version(context: &Context<'_>, caller: &Caller<'_>, metadata: bool) -> Respon
     }
     let mut json = json!({"version": context.settings.version, "revision": "0123456789a"});
     if metadata {
-        json["enterprise"] = Value::Bool(false);
+        json["enterprise"] = Value::Bool(context.settings.enterprise);
         json["kas"] = json!({"enabled": false, "externalUrl": null, "version": null});
     }
     answers::json(&json)
@@ -110,12 +111,31 @@ fn token_self(context: &Context<'_>, number: usize, token: &Token) -> Response {
     }))
 }
 
+/// What Doorkeeper, which makes GitLab's OAuth tokens, tells about one; other tokens are none to it.
+pub(super) fn oauth_token(context: &Context<'_>, request: &Parts) -> Response {
+    match access::for_api(&context.site.world, &request.headers) {
+        Access::Granted(Caller::Token(number, token)) if token.kind == TokenKind::Oauth => {
+            answers::json(&json!({
+                "resource_owner_id": user_id(context, &token.user), "scope": token.scopes, "scopes": token.scopes,
+                "expires_in": 7200, "expires_in_seconds": 7200, "application": {"uid": format!("{number:064x}")},
+                "created_at": OffsetDateTime::now_utc().unix_timestamp(),
+            }))
+        }
+        _ => answers::invalid_token("The access token is invalid"),
+    }
+}
+
 fn user(context: &Context<'_>, caller: &Caller<'_>) -> Response {
     if !caller.has_any_scope(&USER_SCOPES) {
         return answers::insufficient_scope(&USER_SCOPES);
     }
-    let is_bot = matches!(caller, Caller::Token(_, token) if token.kind == TokenKind::Project);
-    let name = if is_bot { format!("project_1_bot_{}", caller.name()) } else { caller.name().to_owned() };
+    let bot_of = match caller {
+        Caller::Token(_, Token { kind: TokenKind::Project, .. }) => Some("project"),
+        Caller::Token(_, Token { kind: TokenKind::Group, .. }) => Some("group"),
+        _ => None,
+    };
+    let is_bot = bot_of.is_some();
+    let name = bot_of.map_or(caller.name().to_owned(), |owner| format!("{owner}_1_bot_{}", caller.name()));
     answers::json(&json!({
         "id": user_id(context, caller.name()), "username": name, "name": name, "state": "active", "bot": is_bot,
         "web_url": format!("{}/{name}", context.public_url),
@@ -127,27 +147,50 @@ fn user_id(context: &Context<'_>, name: &str) -> usize {
 }
 
 /// Groups follow from the paths of the repositories that the caller may read.
-fn group(context: &Context<'_>, caller: &Caller<'_>, wanted: &str) -> Response {
-    if !caller.has_any_scope(&READ_SCOPES) {
-        return answers::insufficient_scope(&READ_SCOPES);
-    }
+fn readable_groups(context: &Context<'_>, caller: &Caller<'_>) -> BTreeSet<String> {
     let mut groups = BTreeSet::new();
     for (_, repository) in context.repositories().filter(|(_, repository)| caller.may_read(repository)) {
         let slashes = repository.path.match_indices('/').map(|(position, _)| position);
         groups.extend(slashes.map(|position| repository.path[..position].to_owned()));
     }
+    groups
+}
+
+fn groups(context: &Context<'_>, caller: &Caller<'_>, request: &Parts) -> Response {
+    if !caller.has_any_scope(&READ_SCOPES) {
+        return answers::insufficient_scope(&READ_SCOPES);
+    }
+    let search = query_value(&request.uri, "search").unwrap_or_default().to_lowercase();
+    let groups = readable_groups(context, caller);
+    let found = groups
+        .iter()
+        .enumerate()
+        .filter(|(_, path)| path.rsplit('/').next().unwrap_or_default().to_lowercase().contains(&search));
+    let list = found.map(|(position, path)| group_json(context, position, path)).collect();
+    answers::json(&Value::Array(list))
+}
+
+fn group(context: &Context<'_>, caller: &Caller<'_>, wanted: &str) -> Response {
+    if !caller.has_any_scope(&READ_SCOPES) {
+        return answers::insufficient_scope(&READ_SCOPES);
+    }
+    let groups = readable_groups(context, caller);
     let found = groups
         .iter()
         .enumerate()
         .find(|(position, path)| path.eq_ignore_ascii_case(wanted) || (position + 1).to_string() == wanted);
-    let Some((position, path)) = found else {
-        return answers::not_found("Group");
-    };
+    found.map_or_else(
+        || answers::not_found("Group"),
+        |(position, path)| answers::json(&group_json(context, position, path)),
+    )
+}
+
+fn group_json(context: &Context<'_>, position: usize, path: &str) -> Value {
     let name = path.rsplit('/').next().unwrap_or_default();
-    answers::json(&json!({
+    json!({
         "id": position + 1, "name": name, "path": name, "full_path": path, "full_name": path.replace('/', " / "),
         "visibility": "private", "web_url": format!("{}/groups/{}", context.public_url, escape_path(path)),
-    }))
+    })
 }
 
 async fn projects(context: &Context<'_>, caller: &Caller<'_>, request: &Parts) -> Response {
@@ -248,13 +291,16 @@ async fn project_json(context: &Context<'_>, id: usize, repository: &Repository)
         None => format!("git@localhost:{}.git", repository.path),
     };
     let access = if repository.disabled { "disabled" } else { "enabled" };
+    let level = (repository.access_level > 0)
+        .then(|| json!({"access_level": repository.access_level, "notification_level": 3}));
     Ok(json!({
         "id": id, "description": null, "name": repository.name, "path": repository.path.rsplit('/').next(),
         "name_with_namespace": repository.path.replace('/', " / "), "path_with_namespace": repository.path,
         "created_at": "2026-01-01T00:00:00.000Z", "default_branch": branch, "ssh_url_to_repo": ssh_url,
-        "http_url_to_repo": format!("{url}.git"), "web_url": url, "visibility": "private", "archived": false,
+        "http_url_to_repo": format!("{url}.git"), "web_url": url, "visibility": "private",
+        "archived": repository.archived,
         "empty_repo": references.all.is_empty(), "repository_access_level": access,
-        "permissions": {"project_access": {"access_level": 30, "notification_level": 3}, "group_access": null},
+        "permissions": {"project_access": level, "group_access": null},
     }))
 }
 

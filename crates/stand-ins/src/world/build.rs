@@ -120,6 +120,8 @@ impl Repository {
             readers: Vec::new(),
             disabled: false,
             former_paths: Vec::new(),
+            archived: false,
+            access_level: 30,
         }
     }
 
@@ -145,6 +147,20 @@ impl Repository {
     #[must_use]
     pub fn disabled(mut self) -> Self {
         self.disabled = true;
+        self
+    }
+
+    /// The same repository, archived.
+    #[must_use]
+    pub fn archived(mut self) -> Self {
+        self.archived = true;
+        self
+    }
+
+    /// The same repository with readers of this access level.
+    #[must_use]
+    pub fn at_access_level(mut self, access_level: u32) -> Self {
+        self.access_level = access_level;
         self
     }
 
