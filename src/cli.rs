@@ -4,8 +4,10 @@ mod access;
 mod clone;
 mod config;
 mod enroll;
+mod explain;
 mod progress;
 mod run;
+mod screen;
 mod table;
 mod test;
 mod work;
@@ -72,6 +74,8 @@ enum Command {
     Clone(clone::CloneArgs),
     /// Judge or show the configuration
     Config(config::ConfigArgs),
+    /// Say what a code of a report means, how it is measured, and how to fix it
+    Explain(explain::ExplainArgs),
 }
 
 /// How the program ends.
@@ -124,6 +128,7 @@ pub fn execute(cli: Cli) -> Exit {
         Command::Test(args) => runtime.block_on(test::execute(&common, args)),
         Command::Clone(args) => runtime.block_on(clone::execute(&common, args)),
         Command::Config(args) => config::execute(&common, &args),
+        Command::Explain(args) => explain::execute(&common, &args),
     };
     runtime.shutdown_background();
     exit

@@ -95,10 +95,20 @@ pub struct StageRecord {
     pub stage: Stage,
     /// How it went.
     pub status: Status,
+    /// When it began, counted from the beginning of the first stage.
+    pub offset: Duration,
     /// How long it took.
     pub duration: Duration,
     /// What was measured.
     pub facts: Facts,
+}
+
+impl StageRecord {
+    /// A stage that was not exercised.
+    pub fn skipped(stage: Stage) -> Self {
+        let (offset, duration) = (Duration::ZERO, Duration::ZERO);
+        Self { stage, status: Status::Skipped, offset, duration, facts: Facts::new() }
+    }
 }
 
 /// A cause from the catalogue with what was seen here.
@@ -147,6 +157,8 @@ pub struct StageLog(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
+    /// When the first stage began.
+    began: Option<Instant>,
     ended: Vec<StageRecord>,
     running: Option<(Stage, Instant, Facts, bool)>,
     observer: Option<Observer>,
@@ -207,8 +219,7 @@ impl StageLog {
     pub fn skip(&self, stage: Stage) {
         let mut inner = self.lock();
         inner.end(Status::Passed);
-        let record =
-            StageRecord { stage, status: Status::Skipped, duration: Duration::ZERO, facts: Facts::new() };
+        let record = StageRecord::skipped(stage);
         inner.tell(&StageEvent::Ended(record.clone()));
         inner.ended.push(record);
     }
@@ -272,7 +283,9 @@ impl Inner {
     fn end(&mut self, status: Status) {
         let Some((stage, since, facts, warned)) = self.running.take() else { return };
         let status = if warned && status == Status::Passed { Status::Warned } else { status };
-        let record = StageRecord { stage, status, duration: since.elapsed(), facts };
+        let began = *self.began.get_or_insert(since);
+        let offset = since.saturating_duration_since(began);
+        let record = StageRecord { stage, status, offset, duration: since.elapsed(), facts };
         self.tell(&StageEvent::Ended(record.clone()));
         self.ended.push(record);
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use sortie::report::Code;
+use sortie::report::catalogue::Entry;
 
 /// A code, and the test that provokes it: the file and the function.
 const PROVOKED: &[(&str, &str, &str)] = &[
@@ -169,4 +170,81 @@ fn test_body<'a>(source: &'a str, function: &str) -> Option<&'a str> {
 fn variant(code: &str) -> String {
     let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
     code.split('_').map(capital).collect()
+}
+
+/// The manual's page about codes, which is made from the catalogue and from nothing else.
+fn document() -> String {
+    let mut page = String::from(
+        "# Diagnoses\n\n\
+         Every cause that a report of Sortie can name. A code never changes its name or its meaning. `sortie explain CODE`\n\
+         prints the same entry on any host where the agent is installed.\n\n\
+         This page is made from the catalogue in `src/report/catalogue`; \
+         `SORTIE_WRITE_DIAGNOSES=1 cargo test --test main catalogue` writes it.\n\n\
+         | code | stage | cause |\n|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let entry = code.entry();
+        page += &format!("| [`{0}`](#{0}) | {1} | {2} |\n", entry.code, stages(entry), entry.cause);
+    }
+    for code in Code::ALL {
+        let entry = code.entry();
+        page += &format!("\n## {}\n\n**{}.** Stage: {}.\n\n", entry.code, entry.cause, stages(entry));
+        page += &format!("- **What is measured.** {}\n- **Why it happens.** {}\n", entry.seen, entry.why);
+        for (place, text) in [
+            ("On Azure DevOps", entry.on_azure_devops),
+            ("On GitLab", entry.on_gitlab),
+            ("On the agent's host", entry.on_host),
+        ] {
+            if !text.is_empty() {
+                page += &format!("- **{place}.** {text}\n");
+            }
+        }
+        page += "- **What to do.**\n";
+        for remedy in entry.remedies {
+            page += &format!("  - {remedy}\n");
+        }
+    }
+    // Angle brackets would be taken for HTML.
+    page.replace('<', "&lt;")
+}
+
+/// The stages of an entry; a code of all stages does not list them.
+fn stages(entry: &Entry) -> String {
+    let every = Code::Cancelled.entry().stages;
+    if entry.stages == every {
+        return "any".to_owned();
+    }
+    let names: Vec<_> = entry.stages.iter().map(|stage| format!("`{}`", stage.as_str())).collect();
+    names.join(", ")
+}
+
+#[test]
+fn the_manual_has_every_entry_as_the_catalogue_says_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/diagnoses.md");
+    if std::env::var_os("SORTIE_WRITE_DIAGNOSES").is_some() {
+        std::fs::write(&path, document()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == document(),
+        "docs/diagnoses.md is stale; run: SORTIE_WRITE_DIAGNOSES=1 cargo test --test main catalogue"
+    );
+}
+
+#[test]
+fn every_entry_says_what_is_measured_why_and_what_to_do() {
+    for code in Code::ALL {
+        let entry = code.entry();
+        for text in [entry.cause, entry.seen, entry.why] {
+            assert!(!text.is_empty(), "{}", entry.code);
+        }
+        assert!(!entry.remedies.is_empty() && !entry.stages.is_empty(), "{}", entry.code);
+        assert!(!entry.cause.ends_with('.'), "{}: the full stop is added later", entry.code);
+        let sentences = [entry.seen, entry.why, entry.on_azure_devops, entry.on_gitlab, entry.on_host];
+        for text in
+            sentences.into_iter().chain(entry.remedies.iter().copied()).filter(|text| !text.is_empty())
+        {
+            assert!(text.ends_with('.'), "{}: no full stop after: {text}", entry.code);
+        }
+    }
 }

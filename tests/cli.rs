@@ -191,13 +191,28 @@ fn a_daemon_that_cannot_start_says_why_and_exits_with_78() {
 }
 
 #[test]
+fn a_code_is_explained_without_any_connection() {
+    let entry = sortie(["explain", "tls_untrusted_issuer"]);
+    assert_eq!(entry.status, Some(0), "{entry:?}");
+    assert!(
+        entry.stdout.contains("update-ca-certificates") && entry.stdout.contains("On GitLab"),
+        "{entry:?}"
+    );
+    let listed = sortie(["explain", "--json"]).json();
+    assert!(listed.as_array().unwrap().iter().any(|entry| entry["code"] == "pat_expired"));
+    let unknown = sortie(["explain", "tls_expird"]);
+    assert_eq!((unknown.status, unknown.stdout.as_str()), (Some(2), ""), "{unknown:?}");
+    assert!(unknown.stderr.contains("tls_expired"), "{unknown:?}");
+}
+
+#[test]
 fn version_and_help_are_there() {
     let version = sortie(["--version"]);
     assert_eq!(
         (version.status, version.stdout.trim()),
         (Some(0), concat!("sortie ", env!("CARGO_PKG_VERSION")))
     );
-    for command in ["run", "enroll", "unenroll", "test", "clone", "config"] {
+    for command in ["run", "enroll", "unenroll", "test", "clone", "config", "explain"] {
         let help = sortie([command, "--help"]);
         assert!(help.status == Some(0) && help.stdout.contains("Example"), "{command}: {help:?}");
     }

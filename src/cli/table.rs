@@ -1,17 +1,15 @@
 //! Outcomes for people: short aligned tables, the diagnosis last.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
 use serde_json::Value;
 use sortie_protocol::report::{CloneReport, Diagnosis, Report, ReportOutcome, Stage, StageStatus};
 
-/// The width of text where the output is no terminal that says its own.
-const TEXT_WIDTH: usize = 100;
+use super::screen::{Color, Screen, padded};
 
 /// A connection test.
 pub(super) fn report(report: &Report) -> String {
-    let colors = Colors::of_stdout();
+    let screen = Screen::of_stdout();
     let mut out = String::new();
     row(&mut out, "target", &report.target.url);
     let scope = report.target.scope.as_ref().map(word);
@@ -25,15 +23,15 @@ pub(super) fn report(report: &Report) -> String {
         let references = report.repository.references.unwrap_or_default();
         row(&mut out, "repository", &format!("{branch} at {}, {references} references", short(head)));
     }
-    stages(&mut out, &report.stages, &colors);
+    stages(&mut out, &report.stages, &screen);
     let seconds = format!("in {}", milliseconds(report.duration_ms));
-    ending(&mut out, report.outcome, &seconds, &report.warnings, report.diagnosis.as_ref(), &colors);
+    ending(&mut out, report.outcome, &seconds, &report.warnings, report.diagnosis.as_ref(), &screen);
     out
 }
 
 /// A clone.
 pub(super) fn clone(clone: &CloneReport) -> String {
-    let colors = Colors::of_stdout();
+    let screen = Screen::of_stdout();
     let mut out = String::new();
     row(&mut out, "path", clone.path.as_deref().unwrap_or_default());
     let at = clone.commit.as_deref().map(short).unwrap_or_default();
@@ -46,9 +44,9 @@ pub(super) fn clone(clone: &CloneReport) -> String {
             &format!("{bytes}, {} objects, {} files", clone.received_objects, clone.files),
         );
     }
-    stages(&mut out, &clone.stages, &colors);
+    stages(&mut out, &clone.stages, &screen);
     let seconds = format!("in {}", milliseconds(clone.duration_ms));
-    ending(&mut out, clone.outcome, &seconds, &clone.warnings, clone.diagnosis.as_ref(), &colors);
+    ending(&mut out, clone.outcome, &seconds, &clone.warnings, clone.diagnosis.as_ref(), &screen);
     out
 }
 
@@ -59,14 +57,14 @@ fn row(out: &mut String, name: &str, value: &str) {
     }
 }
 
-fn stages(out: &mut String, stages: &[Stage], colors: &Colors) {
+fn stages(out: &mut String, stages: &[Stage], screen: &Screen) {
     let _ = writeln!(out, "\n{:<12}  {:<7}  {:>10}  seen", "stage", "status", "time");
     for stage in stages {
         let (word, color) = match stage.status {
-            StageStatus::Passed => ("passed", colors.green),
-            StageStatus::Warned => ("warned", colors.yellow),
-            StageStatus::Failed => ("failed", colors.red),
-            StageStatus::Skipped => ("skipped", colors.dim),
+            StageStatus::Passed => ("passed", Color::Good),
+            StageStatus::Warned => ("warned", Color::Warning),
+            StageStatus::Failed => ("failed", Color::Bad),
+            StageStatus::Skipped => ("skipped", Color::Faint),
         };
         let time = if stage.status == StageStatus::Skipped {
             String::new()
@@ -74,9 +72,9 @@ fn stages(out: &mut String, stages: &[Stage], colors: &Colors) {
             milliseconds(stage.duration_ms)
         };
         let line = format!(
-            "{:<12}  {color}{word:<7}{}  {time:>10}  {}",
+            "{:<12}  {}  {time:>10}  {}",
             stage.stage,
-            colors.reset,
+            screen.paint(color, &padded(word, 7)),
             telling_fact(stage)
         );
         let _ = writeln!(out, "{}", line.trim_end());
@@ -121,49 +119,35 @@ fn ending(
     time: &str,
     warnings: &[Diagnosis],
     diagnosis: Option<&Diagnosis>,
-    colors: &Colors,
+    screen: &Screen,
 ) {
     for warning in warnings {
-        let _ =
-            writeln!(out, "\n{}warning{}: {} ({})", colors.yellow, colors.reset, warning.code, warning.stage);
-        explain(out, warning);
+        let _ = writeln!(
+            out,
+            "\n{}: {} ({})",
+            screen.paint(Color::Warning, "warning"),
+            warning.code,
+            warning.stage
+        );
+        explain(out, warning, screen);
     }
     match (outcome, diagnosis) {
         (ReportOutcome::Failed, Some(diagnosis)) => {
             let code = format!("{} ({})", diagnosis.code, diagnosis.stage);
-            let _ = writeln!(out, "\n{}failed{} {time}: {code}", colors.red, colors.reset);
-            explain(out, diagnosis);
+            let _ = writeln!(out, "\n{} {time}: {code}", screen.paint(Color::Bad, "failed"));
+            explain(out, diagnosis, screen);
         }
         _ => {
-            let _ = writeln!(out, "\n{}succeeded{} {time}", colors.green, colors.reset);
+            let _ = writeln!(out, "\n{} {time}", screen.paint(Color::Good, "succeeded"));
         }
     }
 }
 
-fn explain(out: &mut String, diagnosis: &Diagnosis) {
-    wrap(out, "  ", "  ", &diagnosis.summary);
+fn explain(out: &mut String, diagnosis: &Diagnosis, screen: &Screen) {
+    *out += &screen.wrap("  ", "  ", &diagnosis.summary);
     for remedy in &diagnosis.remedies {
-        wrap(out, "  - ", "    ", remedy);
+        *out += &screen.wrap("  - ", "    ", remedy);
     }
-}
-
-/// Breaks a text at spaces. Widths are counted in characters, which is right for most of the world's names.
-fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(TEXT_WIDTH);
-    let mut line = first.to_owned();
-    let mut is_bare = true;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if !is_bare && line.chars().count() + 1 + word.chars().count() > width.max(40) {
-            let _ = writeln!(out, "{line}");
-            rest.clone_into(&mut line);
-            is_bare = true;
-        }
-        if !std::mem::replace(&mut is_bare, false) {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    let _ = writeln!(out, "{line}");
 }
 
 fn milliseconds(duration: f64) -> String {
@@ -177,44 +161,4 @@ fn short(commit: &str) -> &str {
 /// A value of an enumeration as it stands in JSON.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().as_ref().map(plain).unwrap_or_default()
-}
-
-/// Escape codes for a terminal that wants them, and nothing anywhere else.
-struct Colors {
-    red: &'static str,
-    yellow: &'static str,
-    green: &'static str,
-    dim: &'static str,
-    reset: &'static str,
-}
-
-impl Colors {
-    fn of_stdout() -> Self {
-        let wanted =
-            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        if wanted {
-            Self { red: "\x1b[31m", yellow: "\x1b[33m", green: "\x1b[32m", dim: "\x1b[2m", reset: "\x1b[0m" }
-        } else {
-            Self { red: "", yellow: "", green: "", dim: "", reset: "" }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_wrapped_at_spaces() {
-        let mut out = String::new();
-        wrap(&mut out, "  - ", "    ", &"word ".repeat(30));
-        assert!(
-            out.lines().count() > 1 && out.lines().all(|line| line.chars().count() <= TEXT_WIDTH),
-            "{out}"
-        );
-        assert!(
-            out.starts_with("  - word word")
-                && out.lines().nth(1).is_some_and(|line| line.starts_with("    word"))
-        );
-    }
 }

@@ -203,7 +203,8 @@ impl Test<'_> {
 
     fn warn(&mut self, code: Code, stage: Stage, seen: &str, remedies: Vec<String>) {
         self.log.warn_at(stage);
-        self.report.warnings.push(Diagnosis::new(code, stage, seen, remedies));
+        let warning = Diagnosis::new(code, stage, seen, remedies);
+        self.report.warnings.push(diagnose::advised(warning, self.subject.provider));
     }
 
     fn finish(mut self, outcome: Result<(), Failure>, since: Instant) -> Report {

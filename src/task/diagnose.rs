@@ -126,7 +126,23 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
     };
-    Diagnosis::new(code, stage, seen.trim_end_matches('.'), remedies)
+    advised(Diagnosis::new(code, stage, seen.trim_end_matches('.'), remedies), subject.provider)
+}
+
+/// Adds the one remedy that names the setting where it is made: on this kind of server, or else on this host.
+pub(super) fn advised(mut diagnosis: Diagnosis, provider: Option<Provider>) -> Diagnosis {
+    let entry = diagnosis.code.entry();
+    let (place, setting) = match provider {
+        Some(Provider::AzureDevops) if !entry.on_azure_devops.is_empty() => {
+            ("On Azure DevOps", entry.on_azure_devops)
+        }
+        Some(Provider::Gitlab) if !entry.on_gitlab.is_empty() => ("On GitLab", entry.on_gitlab),
+        _ => ("On the agent's host", entry.on_host),
+    };
+    if !setting.is_empty() {
+        diagnosis.remedies.push(format!("{place}: {setting}"));
+    }
+    diagnosis
 }
 
 fn cancelled(stage: Stage) -> Finding {

@@ -1,8 +1,6 @@
 //! From the log of stages to the list that a report shows.
 
-use std::time::Duration;
-
-use crate::report::{Facts, Stage, StageLog, StageRecord, Status};
+use crate::report::{Stage, StageLog, StageRecord, Status};
 
 /// Ends the log at a failure and lists the stages: those before it, the failed one, and as `skipped` those
 /// of `planned` that would have come after it.
@@ -18,15 +16,18 @@ pub(super) fn failed(log: &StageLog, stage: Stage, planned: &[Stage]) -> Vec<Sta
     }
     let (mut kept, later): (Vec<_>, Vec<_>) =
         log.records().into_iter().partition(|record| record.stage < stage);
-    let mut failure =
-        StageRecord { stage, status: Status::Failed, duration: Duration::ZERO, facts: Facts::new() };
-    for record in later.into_iter().filter(|record| record.status != Status::Skipped) {
+    let mut failure = StageRecord { status: Status::Failed, ..StageRecord::skipped(stage) };
+    let later = later.into_iter().filter(|record| record.status != Status::Skipped);
+    for (position, record) in later.enumerate() {
+        if position == 0 {
+            failure.offset = record.offset;
+        }
         failure.duration += record.duration;
         failure.facts.extend(record.facts);
     }
     kept.push(failure);
     let after = planned.iter().filter(|planned| **planned > stage);
-    kept.extend(after.map(|planned| skipped(*planned)));
+    kept.extend(after.map(|planned| StageRecord::skipped(*planned)));
     kept
 }
 
@@ -34,10 +35,6 @@ pub(super) fn failed(log: &StageLog, stage: Stage, planned: &[Stage]) -> Vec<Sta
 pub(super) fn succeeded(log: &StageLog) -> Vec<StageRecord> {
     log.pass();
     log.records()
-}
-
-fn skipped(stage: Stage) -> StageRecord {
-    StageRecord { stage, status: Status::Skipped, duration: Duration::ZERO, facts: Facts::new() }
 }
 
 #[cfg(test)]

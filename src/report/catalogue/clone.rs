@@ -1,0 +1,104 @@
+//! What only a clone can meet.
+
+use super::{CLONE, Entry};
+use crate::report::Stage;
+
+pub(super) static TOO_LARGE: Entry = Entry {
+    code: "too_large",
+    stages: CLONE,
+    cause: "The repository is over a limit that the operator set",
+    remedies: &[
+        "Raise the limit in [limits] of the agent's configuration, or ask for less: a depth, for example.",
+    ],
+    seen: "Bytes, objects, files or one file, counted while they came, compared with [limits].",
+    why: "The repository is larger than the operator wants on this host, or somebody committed large files.",
+    on_azure_devops: "Move large files to Git LFS (`git lfs migrate`).",
+    on_gitlab: "Settings → Usage Quotas shows the size; move large files to Git LFS.",
+    on_host: "Raise the limit that is named in [limits] of /etc/sortie/config.toml, if the disk allows.",
+};
+
+pub(super) static PACK_CORRUPT: Entry = Entry {
+    code: "pack_corrupt",
+    stages: &[Stage::Receive, Stage::Index],
+    cause: "The data that the server sent is damaged",
+    remedies: &[
+        "Try again; if it stays, run git fsck on the server's repository and look for a proxy that alters answers.",
+    ],
+    seen: "A checksum or the structure of the pack is wrong.",
+    why: "The transfer was cut or changed on the way, or the repository on the server is damaged.",
+    on_azure_devops: "Ask for the health of the data tier; a push of a fresh mirror into a new repository mends a damaged one.",
+    on_gitlab: "Run `gitlab-rake gitlab:git:fsck` on the server.",
+    on_host: "",
+};
+
+pub(super) static TARGET_NOT_EMPTY: Entry = Entry {
+    code: "target_not_empty",
+    stages: CLONE,
+    cause: "The target directory exists and holds something; it was left untouched",
+    remedies: &["Name a directory that is empty or does not exist."],
+    seen: "The target directory has at least one entry.",
+    why: "An earlier clone lies there, or another directory was meant.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "Name another directory, or remove what is there.",
+};
+
+pub(super) static DISK_FULL: Entry = Entry {
+    code: "disk_full",
+    stages: CLONE,
+    cause: "The disk is full; nothing was left behind",
+    remedies: &["Free space on the file system of the target, or choose another one."],
+    seen: "The system answered that no space, no quota or no inode is left (ENOSPC, EDQUOT).",
+    why: "Workspaces of earlier tasks add up, or the repository is larger than the disk.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "`df -h` and `df -i` on the directory; remove old ones below /var/lib/sortie/workspaces.",
+};
+
+pub(super) static UNSAFE_PATH: Entry = Entry {
+    code: "unsafe_path",
+    stages: &[Stage::Checkout],
+    cause: "The repository holds a path that must not be written",
+    remedies: &["Look at the commit that brought the path in: it may be an attack."],
+    seen: "An entry of the tree would be written outside of the target or into .git; the summary names it.",
+    why: "Somebody crafted the tree, or a tool wrote it wrongly. Git itself refuses such trees in newer versions.",
+    on_azure_devops: "Repos → Commits shows who pushed it.",
+    on_gitlab: "Code → Commits shows who pushed it.",
+    on_host: "",
+};
+
+pub(super) static SUBMODULE_NOT_ALLOWED: Entry = Entry {
+    code: "submodule_not_allowed",
+    stages: CLONE,
+    cause: "A submodule lies outside of what the operator allows",
+    remedies: &["Declare the submodule's server, or leave submodules out."],
+    seen: "The URL in .gitmodules, judged by the same policy as the task's own URL.",
+    why: "A repository's content must not be able to lead the agent to other servers.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "Add [servers.<name>] for the submodule's server in /etc/sortie/config.toml.",
+};
+
+pub(super) static LFS_FAILED: Entry = Entry {
+    code: "lfs_failed",
+    stages: &[Stage::Checkout],
+    cause: "An object of Git LFS could not be had",
+    remedies: &["Check that the object exists on the server's LFS store."],
+    seen: "The server's answer for the object that is named.",
+    why: "The object was never pushed (`git lfs push --all`), or LFS is off for the repository. Azure DevOps Services has no LFS over SSH.",
+    on_azure_devops: "Use the https URL: LFS does not work over SSH there.",
+    on_gitlab: "Settings → General → Visibility, project features, permissions → Git Large File Storage.",
+    on_host: "",
+};
+
+pub(super) static DELIVERY_FAILED: Entry = Entry {
+    code: "delivery_failed",
+    stages: &[Stage::Deliver],
+    cause: "The result could not be delivered",
+    remedies: &["Check the target's permissions and space, or the control plane's log."],
+    seen: "The system's answer when the result was moved to its target, or the control plane's answer to the upload.",
+    why: "The agent's user may not write there, or the control plane refused or could not keep the artifact.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "Look at the owner and mode of the target directory, and at ReadWritePaths in `systemctl cat sortie`.",
+};
