@@ -1,21 +1,27 @@
 //! SSH up to a running `git-upload-pack`: banner, handshake, host key, authentication.
 //!
-//! libssh2 works on a connection that the door made. It blocks, so all of this runs on a blocking thread; a
-//! cancel or the deadline cuts the connection, which wakes it.
+//! libssh2 works on a socket behind which a relay carries the bytes of a connection that the door made. It
+//! blocks, so all of this but the relay runs on a blocking thread; a cancel or the deadline cuts the socket,
+//! which wakes it.
 
+mod approach;
 mod error;
 mod key;
 mod login;
+mod relay;
+mod transcript;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::credential::Credential;
 use crate::dial::{Destination, Door};
 
+pub(crate) use approach::approach;
 pub use error::Error;
 pub(crate) use key::{fingerprint, key_type};
 pub(crate) use login::{Opened, open};
+pub use transcript::{Algorithms, Kind};
 
 /// Where to log in over SSH, and as whom.
 #[derive(Clone)]
@@ -30,6 +36,15 @@ pub struct Login {
     pub key: Credential,
     /// The keys that hosts are known by.
     pub known_hosts: KnownHosts,
+    /// What is found out about the server on the way.
+    pub seen: Arc<Seen>,
+}
+
+/// What a login found out about a server.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The algorithms that it offers.
+    pub offered: OnceLock<Algorithms>,
 }
 
 /// The keys that hosts are known by.

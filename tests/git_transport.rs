@@ -73,6 +73,7 @@ pub(crate) fn over_ssh(url: &str, key: &Path, passphrase: Option<&str>, known_ho
         user: url.user().unwrap_or("git").to_owned(),
         key: Credential { name: "key".into(), username: None, material },
         known_hosts: KnownHosts { file: Some(known_hosts.to_owned()) },
+        seen: Default::default(),
     };
     Remote { url, access: Access::Ssh(login) }
 }
@@ -453,8 +454,12 @@ async fn ssh_servers_that_are_none_or_too_old_have_names() {
         .start();
     let remote = over_ssh(&format!("{}/x", old.url()), &key.private_file, None, &old.known_hosts());
     let error = references(&remote, &a_minute(), &StageLog::default()).await.unwrap_err();
-    let ssh::Error::NoCommonAlgorithm { ours, .. } = of_ssh(&error) else { panic!("{error:?}") };
-    assert!(!ours.is_empty());
+    let ssh::Error::NoCommonAlgorithm { apart, ours, offered, .. } = of_ssh(&error) else {
+        panic!("{error:?}")
+    };
+    assert_eq!(apart, &[ssh::Kind::KeyExchange]);
+    assert_eq!(offered.key_exchange, ["diffie-hellman-group14-sha1"]);
+    assert!(!ours.key_exchange.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ mod git_transport;
 mod hostile_control_plane;
 mod second_ssh_server;
 mod secrets;
+mod ssh;
 mod support;
 mod trial;
 

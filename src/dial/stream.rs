@@ -56,17 +56,6 @@ impl Stream {
             Self::Tls(stream) => &stream.facts,
         }
     }
-
-    /// The socket, in blocking mode, for a library that speaks on it by itself.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::Unsupported`] where the stream has TLS, and what the system says.
-    pub fn into_tcp(self) -> io::Result<std::net::TcpStream> {
-        let Self::Plain(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        let socket = stream.tcp.into_std()?;
-        socket.set_nonblocking(false)?;
-        Ok(socket)
-    }
 }
 
 impl AsyncRead for Stream {

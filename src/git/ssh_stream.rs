@@ -31,11 +31,11 @@ pub(super) fn open(wire: &Arc<Wire>, login: &Login) -> Result<Box<dyn SmartSubtr
 fn start(wire: &Arc<Wire>, login: &Login) -> Result<SshStream, Error> {
     let stream = wire.wait(login.door.connect(&login.destination, &wire.log))?;
     let stream = stream.map_err(ssh::Error::Dial)?;
-    let tcp = stream.into_tcp().map_err(|_| ssh::Error::Wrapped)?;
-    let watched = wire.cut.watch(&tcp);
+    let approached = wire.wait(ssh::approach(stream, &wire.log))??;
+    let watched = wire.cut.watch(approached.socket());
     watched.map_err(|_| ssh::Error::Disconnected { stage: Stage::Connect })?;
     let command = format!("git-upload-pack {}", quoted(&path_at_host(wire)));
-    let opened = ssh::open(tcp, login, &command, wire.control.deadline, &wire.log)?;
+    let opened = ssh::open(approached, login, &command, wire.control.deadline, &wire.log)?;
     Ok(SshStream { wire: Arc::clone(wire), opened })
 }
 

@@ -5,7 +5,8 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -145,12 +146,12 @@ pub(crate) struct Cut(Mutex<CutState>);
 #[derive(Default)]
 struct CutState {
     is_cut: bool,
-    connection: Option<TcpStream>,
+    connection: Option<UnixStream>,
 }
 
 impl Cut {
     /// Takes note of a connection; one that comes too late is cut at once.
-    pub(crate) fn watch(&self, connection: &TcpStream) -> io::Result<()> {
+    pub(crate) fn watch(&self, connection: &UnixStream) -> io::Result<()> {
         let connection = connection.try_clone()?;
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.is_cut {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::transcript::{Algorithms, Kind};
 use crate::dial::DialError;
 use crate::host_key::OfferedKey;
 use crate::report::Stage;
@@ -14,9 +15,6 @@ pub enum Error {
     /// The connection could not be made.
     #[error(transparent)]
     Dial(DialError),
-    /// The connection is wrapped in TLS, which libssh2 cannot work on.
-    #[error("the connection to the SSH server is wrapped in another layer")]
-    Wrapped,
     /// No SSH banner came.
     #[error("what answers is not an SSH server")]
     NotSsh {
@@ -28,8 +26,26 @@ pub enum Error {
     NoCommonAlgorithm {
         /// The server's banner.
         banner: String,
-        /// What this side offers, as `kind: names`.
-        ours: Vec<String>,
+        /// The kinds of which there is none in common.
+        apart: Vec<Kind>,
+        /// What this side offers.
+        ours: Box<Algorithms>,
+        /// What the server offers.
+        offered: Box<Algorithms>,
+    },
+    /// The server lets nobody in for now.
+    #[error("the SSH server takes no more logins for now: `{said}`")]
+    TooBusy {
+        /// Its own words.
+        said: String,
+    },
+    /// The server said why it hung up, before anything was encrypted.
+    #[error("the SSH server hung up: `{said}` (reason {reason})")]
+    HungUp {
+        /// The number of the reason in RFC 4253, section 11.1.
+        reason: u32,
+        /// Its own words.
+        said: String,
     },
     /// The handshake failed otherwise.
     #[error("the SSH handshake failed (libssh2 code {code})")]

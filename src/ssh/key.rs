@@ -113,7 +113,7 @@ pub(crate) fn fingerprint(public: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, public)))
 }
 
-fn take_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn take_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_be_bytes(*length) as usize)
 }

@@ -1,13 +1,15 @@
 //! One login: the banner, the handshake, the host key, the user's key, the command.
 
-use std::io::{self, ErrorKind};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use ssh2::{Channel, ErrorCode, MethodType, Session};
 use tokio::time::Instant as Deadline;
 
+use super::approach::Approached;
 use super::key::{self, Description};
+use super::relay::Relay;
+use super::transcript::{Algorithms, Kind, Transcript, shown};
 use super::{Error, Login};
 use crate::credential::{Credential, Material};
 use crate::host_key::{self, HostKeys, Verdict};
@@ -16,14 +18,9 @@ use crate::report::{Stage, StageLog};
 /// How long a server may take for one step of a login.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long to wait for a banner before our own is sent: a server that is silent may wait for it.
-const BANNER_WAIT: Duration = Duration::from_millis(2000);
-
-/// How often the first bytes are looked at while they are too few.
-const BANNER_POLL: Duration = Duration::from_millis(5);
-
-/// How much is looked at for a banner; other lines may come before it.
-const MAX_BANNER_BYTES: usize = 1024;
+/// How long after the deadline of all a step would end by itself. The deadline cuts the connection, and what it
+/// ended must not look as if the server had been too slow for one step.
+const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
 /// The host keys that are asked for, the best first. Certificates of host keys are not among them, because
 /// nothing here checks the authority that signed them.
@@ -38,7 +35,6 @@ const HOST_KEY_ALGORITHMS: [&str; 6] = [
 
 /// libssh2's codes that decide something here.
 mod code {
-    pub(super) const KEX_FAILURE: i32 = -5;
     pub(super) const TIMEOUT: i32 = -9;
     pub(super) const SOCKET_DISCONNECT: i32 = -13;
     pub(super) const FILE: i32 = -16;
@@ -46,7 +42,6 @@ mod code {
     pub(super) const AUTHENTICATION_FAILED: i32 = -18;
     pub(super) const PUBLICKEY_UNVERIFIED: i32 = -19;
     pub(super) const SOCKET_TIMEOUT: i32 = -30;
-    pub(super) const METHOD_NOT_SUPPORTED: i32 = -33;
     pub(super) const SOCKET_RECV: i32 = -43;
     pub(super) const SOCKET_SEND: i32 = -7;
     pub(super) const BANNER_RECV: i32 = -2;
@@ -57,9 +52,11 @@ mod code {
 
 /// A running command at a host.
 pub(crate) struct Opened {
-    session: Session,
     /// Its input and output.
     pub(crate) channel: Channel,
+    session: Session,
+    // What the session speaks on ends after it.
+    _relay: Relay,
 }
 
 impl Opened {
@@ -77,19 +74,18 @@ impl Opened {
     }
 }
 
-/// Logs in over a connection and starts a command, with the stages `host_key` and `authenticate`; after that
-/// the stage `repository` runs. It blocks.
+/// Logs in over a connection and starts a command, with the stages `host_key`, which runs already, and
+/// `authenticate`; after that the stage `repository` runs. It blocks.
 pub(crate) fn open(
-    connection: TcpStream,
+    connection: Approached,
     login: &Login,
     command: &str,
     deadline: Deadline,
     log: &StageLog,
 ) -> Result<Opened, Error> {
     let limit = Limit { deadline };
-    log.begin(Stage::HostKey);
     let known = read_known_hosts(login)?;
-    let session = shake_hands(connection, login, &known, &limit, log)?;
+    let (session, relay) = shake_hands(connection, login, &known, &limit, log)?;
     check_host_key(&session, login, &known, log)?;
     log.begin(Stage::Authenticate);
     log.fact("user", login.user.as_str());
@@ -104,7 +100,7 @@ pub(crate) fn open(
         let code = code_of(&error);
         lost(code, Stage::Repository, STEP_TIMEOUT).unwrap_or(Error::Channel { code })
     })?;
-    Ok(Opened { session, channel })
+    Ok(Opened { channel, session, _relay: relay })
 }
 
 struct Limit {
@@ -114,7 +110,8 @@ struct Limit {
 impl Limit {
     /// Bounds the next call: by its own time, and by the deadline of all.
     fn arm(&self, session: &Session) {
-        set_timeout(session, self.deadline.saturating_duration_since(Deadline::now()).min(STEP_TIMEOUT));
+        let left = self.deadline.saturating_duration_since(Deadline::now());
+        set_timeout(session, (left + DEADLINE_SLACK).min(STEP_TIMEOUT));
     }
 }
 
@@ -134,25 +131,23 @@ fn read_known_hosts(login: &Login) -> Result<HostKeys, Error> {
 }
 
 fn shake_hands(
-    connection: TcpStream,
+    connection: Approached,
     login: &Login,
     known: &HostKeys,
     limit: &Limit,
     log: &StageLog,
-) -> Result<Session, Error> {
-    await_banner(&connection)?;
+) -> Result<(Session, Relay), Error> {
+    let Approached { socket, relay } = connection;
     let library = |error: ssh2::Error| Error::Library { code: code_of(&error) };
     let mut session = Session::new().map_err(library)?;
     let preference = preference(&known.key_types(&login.destination.host, login.destination.port));
     session.method_pref(MethodType::HostKey, &preference).map_err(library)?;
-    session.set_tcp_stream(connection);
+    session.set_tcp_stream(socket);
     limit.arm(&session);
     let shaken = session.handshake();
-    let banner = banner(&session);
-    if let Some(banner) = &banner {
-        log.fact("server", banner.as_str());
-    }
-    shaken.map_err(|error| handshake_error(&session, code_of(&error), banner))?;
+    let heard = relay.transcript();
+    note(&session, &heard, login, log);
+    shaken.map_err(|error| handshake_error(&session, code_of(&error), heard))?;
     for (name, method) in [
         ("key_exchange", MethodType::Kex),
         ("host_key_algorithm", MethodType::HostKey),
@@ -162,54 +157,19 @@ fn shake_hands(
             log.fact(name, agreed);
         }
     }
-    Ok(session)
+    Ok((session, relay))
 }
 
-/// Looks at the first bytes without taking them: what is no SSH server is known by them at once. One that
-/// says nothing may wait for our banner, so the handshake is tried then.
-fn await_banner(connection: &TcpStream) -> Result<(), Error> {
-    let disconnected = |_: io::Error| Error::Disconnected { stage: Stage::HostKey };
-    let until = Instant::now() + BANNER_WAIT;
-    let mut buffer = [0; MAX_BANNER_BYTES];
-    let mut seen = 0;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        connection.set_read_timeout(Some(left)).map_err(disconnected)?;
-        let (count, ended) = match connection.peek(&mut buffer) {
-            Ok(count) => (count, count == seen && seen == 0),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(disconnected(error)),
-        };
-        if ended {
-            return Err(Error::Disconnected { stage: Stage::HostKey });
-        }
-        seen = count;
-        match looks_like_ssh(&buffer[..seen]) {
-            Some(true) => break,
-            Some(false) => return Err(Error::NotSsh { first_bytes: shown(&buffer[..seen]) }),
-            // A peek returns at once while there is anything, so the rest is waited for in small steps.
-            None => std::thread::sleep(BANNER_POLL),
-        }
+/// Notes what the server said of itself, as far as it came.
+fn note(session: &Session, heard: &Transcript, login: &Login, log: &StageLog) {
+    if let Some(banner) = &heard.banner {
+        log.fact("server", banner.as_str());
     }
-    connection.set_read_timeout(None).map_err(disconnected)
-}
-
-/// Whether bytes are the beginning of an SSH server's; `None` while there are too few.
-fn looks_like_ssh(bytes: &[u8]) -> Option<bool> {
-    const BANNER: &[u8] = b"SSH-";
-    if bytes.split(|&byte| byte == b'\n').any(|line| line.starts_with(BANNER)) {
-        return Some(true);
-    }
-    // TLS and git's own protocol begin with bytes that no line of text has.
-    let is_text =
-        bytes.iter().all(|&byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace() || byte >= 0x80);
-    let is_http = bytes.starts_with(b"HTTP/");
-    let is_full = bytes.len() >= MAX_BANNER_BYTES;
-    if !is_text || is_http || is_full { Some(false) } else { None }
+    let Some(offered) = &heard.offered else { return };
+    log.fact("offered", offered.to_fact());
+    log.fact("ours", ours(session).to_fact());
+    // Of two logins with the same server the first is as good as the second.
+    let _ = login.seen.offered.set(offered.clone());
 }
 
 fn preference(known: &[&str]) -> String {
@@ -221,28 +181,43 @@ fn preference(known: &[&str]) -> String {
     [first, rest].concat().join(",")
 }
 
-fn handshake_error(session: &Session, code: i32, banner: Option<String>) -> Error {
-    let is_ssh = banner.as_ref().is_some_and(|banner| banner.starts_with("SSH-"));
-    if !is_ssh {
-        return Error::NotSsh { first_bytes: banner.unwrap_or_default() };
+/// Why there is no handshake, by what the server said in the clear; libssh2's code comes after that.
+fn handshake_error(session: &Session, code: i32, heard: Transcript) -> Error {
+    let Transcript { first_line, banner, offered, disconnect, ended } = heard;
+    let Some(banner) = banner else { return Error::NotSsh { first_bytes: first_line } };
+    let ours = ours(session);
+    if let Some(offered) = offered {
+        let apart = ours.apart(&offered);
+        if !apart.is_empty() {
+            return Error::NoCommonAlgorithm {
+                banner,
+                apart,
+                ours: Box::new(ours),
+                offered: Box::new(offered),
+            };
+        }
     }
-    match code {
-        code::KEX_FAILURE | code::METHOD_NONE | code::METHOD_NOT_SUPPORTED => Error::NoCommonAlgorithm {
-            banner: banner.unwrap_or_default(),
-            ours: [
-                ("key exchange", MethodType::Kex),
-                ("host key", MethodType::HostKey),
-                ("cipher", MethodType::CryptCs),
-            ]
-            .into_iter()
-            .filter_map(|(kind, method)| {
-                let names = session.supported_algs(method).ok()?;
-                Some(format!("{kind}: {}", names.join(",")))
-            })
-            .collect(),
-        },
-        _ => lost(code, Stage::HostKey, STEP_TIMEOUT).unwrap_or(Error::Handshake { code }),
+    if let Some(farewell) = disconnect {
+        return Error::HungUp { reason: farewell.reason, said: farewell.said };
     }
+    if ended {
+        return Error::Disconnected { stage: Stage::HostKey };
+    }
+    lost(code, Stage::HostKey, STEP_TIMEOUT).unwrap_or(Error::Handshake { code })
+}
+
+/// What this side offers.
+fn ours(session: &Session) -> Algorithms {
+    Algorithms::of(|kind| {
+        let method = match kind {
+            Kind::HostKey => return HOST_KEY_ALGORITHMS.map(str::to_owned).to_vec(),
+            Kind::KeyExchange => MethodType::Kex,
+            Kind::Cipher => MethodType::CryptCs,
+            Kind::Mac => MethodType::MacCs,
+        };
+        let names = session.supported_algs(method).unwrap_or_default();
+        names.into_iter().map(str::to_owned).collect()
+    })
 }
 
 fn check_host_key(session: &Session, login: &Login, known: &HostKeys, log: &StageLog) -> Result<(), Error> {
@@ -363,26 +338,9 @@ fn banner(session: &Session) -> Option<String> {
     session.banner_bytes().map(shown).filter(|banner| !banner.is_empty())
 }
 
-/// A server's bytes as they may be shown.
-fn shown(bytes: &[u8]) -> String {
-    const MAX_SHOWN_CHARS: usize = 120;
-    let text = String::from_utf8_lossy(bytes);
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_ssh_server_is_known_by_its_first_bytes() {
-        assert_eq!(looks_like_ssh(b"SSH-2.0-OpenSSH_9.2"), Some(true));
-        assert_eq!(looks_like_ssh(b"Welcome\r\nSSH-2.0-x\r\n"), Some(true));
-        assert_eq!(looks_like_ssh(b"SS"), None);
-        assert_eq!(looks_like_ssh(b"HTTP/1.1 400 Bad Request"), Some(false));
-        assert_eq!(looks_like_ssh(b"\x15\x03\x01"), Some(false));
-    }
 
     #[test]
     fn keys_that_are_known_come_first() {

@@ -124,6 +124,7 @@ pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools
         user,
         key,
         known_hosts: KnownHosts { file: target.server.known_hosts_file.clone() },
+        seen: Arc::default(),
     };
     Remote { url, access: Access::Ssh(login) }
 }

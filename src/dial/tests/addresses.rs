@@ -81,8 +81,6 @@ async fn of_several_addresses_only_the_allowed_are_dialled() {
     assert_eq!(records[0].facts["refused_addresses"][0], "169.254.169.254");
     assert_eq!(records[1].facts["address"], server.address.to_string());
     assert_eq!(records[1].facts["attempts"].as_array().unwrap().len(), 1);
-    let socket = stream.into_tcp().unwrap();
-    assert_eq!(socket.peer_addr().unwrap(), server.address);
 }
 
 #[tokio::test]

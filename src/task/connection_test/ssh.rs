@@ -1,9 +1,10 @@
 //! A test over SSH: git itself is all that there is to ask.
 
 use super::Test;
+use crate::git::{Access, Remote};
 use crate::provider::Provider;
 use crate::provider::detect::{self, Known};
-use crate::report::Stage;
+use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
 use crate::task::login::{Prepared, ssh_remote};
 
@@ -35,6 +36,20 @@ impl Test<'_> {
         // Whatever the form of the path, only the server can say what it leads to.
         let url = place.git_url().unwrap_or_else(|| target.url.clone());
         let remote = ssh_remote(url, &target, key, self.tools);
-        self.read_references(&remote, "").await
+        let outcome = self.read_references(&remote, "").await;
+        if outcome.is_ok() {
+            self.judge_host(&remote);
+        }
+        outcome
+    }
+
+    /// Warns of what works and should still be looked at.
+    fn judge_host(&mut self, remote: &Remote) {
+        let Access::Ssh(login) = &remote.access else { return };
+        let Some(offered) = login.seen.offered.get() else { return };
+        if offered.has_rsa_host_key_alone() {
+            let seen = format!("it offers {}", offered.host_key.join(", "));
+            self.warn(Code::HostKeyRsaOnly, Stage::HostKey, &seen, vec![]);
+        }
     }
 }

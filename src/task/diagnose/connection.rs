@@ -140,17 +140,17 @@ pub(super) fn ssh(error: &ssh::Error, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
         ssh::Error::Dial(error) => dial(error, subject),
-        ssh::Error::Wrapped | ssh::Error::Library { .. } => (Code::Internal, seen, vec![]),
+        ssh::Error::Library { .. } => (Code::Internal, seen, vec![]),
         ssh::Error::NotSsh { first_bytes } if first_bytes.is_empty() => {
             (Code::NotSsh, format!("{seen}; it says nothing"), vec![])
         }
         ssh::Error::NotSsh { first_bytes } => {
             (Code::NotSsh, format!("{seen}; its first bytes are `{first_bytes}`"), vec![])
         }
-        ssh::Error::NoCommonAlgorithm { banner, .. } => {
-            (Code::SshNoCommonAlgorithm, format!("{seen}, which is {banner}"), vec![])
-        }
-        ssh::Error::Handshake { .. } => (Code::ConnectionReset, seen, vec![]),
+        ssh::Error::NoCommonAlgorithm { .. } => no_common_algorithm(error),
+        ssh::Error::TooBusy { .. } => (Code::RateLimited, seen, vec![LATER.into()]),
+        ssh::Error::HungUp { reason, .. } => hung_up(*reason, seen),
+        ssh::Error::Handshake { .. } => (Code::UnexpectedAnswer, seen, vec![]),
         ssh::Error::TimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
         ssh::Error::Disconnected { .. } => (Code::ConnectionReset, seen, vec![]),
         ssh::Error::KnownHostsUnreadable { path, .. } => {
@@ -166,6 +166,37 @@ pub(super) fn ssh(error: &ssh::Error, subject: &Subject) -> Finding {
         | ssh::Error::RsaSha2NotAnnounced { .. }
         | ssh::Error::Authentication { .. } => key(error, subject),
         ssh::Error::Channel { .. } => (Code::RepositoryNotFoundOrDenied, seen, vec![]),
+    }
+}
+
+/// What to do about a server that has too much to do.
+const LATER: &str = "Try again later, and from fewer places at once; on the server, look at MaxStartups and \
+                     PerSourcePenalties in sshd_config.";
+
+/// What each side offers of the kinds that do not meet.
+fn no_common_algorithm(error: &ssh::Error) -> Finding {
+    let seen = error.to_string();
+    let ssh::Error::NoCommonAlgorithm { banner, apart, ours, offered } = error else {
+        return (Code::Internal, seen, vec![]);
+    };
+    let both = |kind: &ssh::Kind| {
+        let (theirs, ours) = (offered.list(*kind).join(", "), ours.list(*kind).join(", "));
+        format!("{}: it offers {theirs}, and the agent {ours}", kind.as_str())
+    };
+    let apart: Vec<String> = apart.iter().map(both).collect();
+    (Code::SshNoCommonAlgorithm, format!("{seen}, which is {banner}; {}", apart.join("; ")), vec![])
+}
+
+/// What a server means that hangs up in form, by the reasons of RFC 4253, section 11.1.
+fn hung_up(reason: u32, seen: String) -> Finding {
+    const KEY_EXCHANGE_FAILED: u32 = 3;
+    const SERVICE_NOT_AVAILABLE: u32 = 7;
+    const TOO_MANY_CONNECTIONS: u32 = 12;
+    match reason {
+        KEY_EXCHANGE_FAILED => (Code::SshNoCommonAlgorithm, seen, vec![]),
+        SERVICE_NOT_AVAILABLE => (Code::ServerUnavailable, seen, vec![]),
+        TOO_MANY_CONNECTIONS => (Code::RateLimited, seen, vec![LATER.into()]),
+        _ => (Code::ConnectionReset, seen, vec![]),
     }
 }
 
