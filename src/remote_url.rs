@@ -6,10 +6,53 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// The longest URL, in bytes.
 pub const MAX_URL_BYTES: usize = 4096;
+
+/// What is escaped in a segment of a path, everywhere alike, so that one path has one spelling. An `@` and a
+/// `;` may stand bare by the standard, and are escaped because some readers see the end of user info or the
+/// beginning of parameters in them.
+pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b':')
+    .remove(b'=');
+
+/// Parameters by which the pages of Azure DevOps and GitLab say what they show. A URL that was copied from a
+/// browser may carry them, and they are dropped; any other query is refused, because it could hold a token.
+const PAGE_PARAMETERS: [&str; 18] = [
+    "_a",
+    "anchor",
+    "fullScreen",
+    "itemVersion",
+    "lineEnd",
+    "lineEndColumn",
+    "lineStart",
+    "lineStartColumn",
+    "lineStyle",
+    "path",
+    "plain",
+    "ref",
+    "ref_type",
+    "refName",
+    "sourceRef",
+    "tab",
+    "targetRef",
+    "version",
+];
 
 /// How a remote is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,7 +106,7 @@ pub enum UrlError {
     /// A password in the user info.
     #[error("it carries a password: name a credential instead")]
     Password,
-    /// A query or a fragment.
+    /// A query or a fragment, but for what the pages of the providers carry.
     #[error("it carries a query or a fragment, which the URL of a git server never has")]
     QueryOrFragment,
     /// The host is missing or out of form.
@@ -121,13 +164,14 @@ impl RemoteUrl {
             name if is_scheme(name) => return Err(UrlError::Scheme(name.to_owned())),
             _ => return Err(UrlError::NotAUrl),
         };
-        if rest.contains(['?', '#']) {
-            return Err(UrlError::QueryOrFragment);
-        }
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
+        let path = without_page_query(scheme, path)?;
+        if authority.contains(['?', '#']) || path.contains(['?', '#']) {
+            return Err(UrlError::QueryOrFragment);
+        }
         let (user, host_port) = split_user(authority)?;
         let (host, port) = split_port(host_port)?;
         Ok(Self {
@@ -141,7 +185,14 @@ impl RemoteUrl {
     }
 
     fn parse_short_ssh(text: &str) -> Result<Self, UrlError> {
-        let (authority, path) = text.split_once(':').ok_or(UrlError::NotAUrl)?;
+        // The colons of an IPv6 address stand in brackets, and the path begins after these.
+        let after_host = if text.split('@').next_back().is_some_and(|host| host.starts_with('[')) {
+            text.find(']').ok_or(UrlError::Host)?
+        } else {
+            0
+        };
+        let colon = text[after_host..].find(':').ok_or(UrlError::NotAUrl)? + after_host;
+        let (authority, path) = (&text[..colon], &text[colon + 1..]);
         let is_remote_helper = path.starts_with(':');
         let is_local = authority.contains(['/', '\\']) || (authority.len() == 1 && !authority.contains('@'));
         if is_remote_helper || is_local || path.is_empty() || path.starts_with("//") {
@@ -222,6 +273,17 @@ impl RemoteUrl {
         Self { path: path.trim_end_matches('/').to_owned(), short_path: None, ..self.clone() }
     }
 
+    /// The same without a user and without the spelling of the short form.
+    pub fn without_user(&self) -> Self {
+        Self { user: None, short_path: None, ..self.clone() }
+    }
+
+    /// The root of a host that is known to be one, by another scheme and at the scheme's own port.
+    pub(crate) fn at_host(scheme: Scheme, host: &str) -> Self {
+        let (host, port) = (host.to_owned(), scheme.default_port());
+        Self { scheme, user: None, host, port, path: String::new(), short_path: None }
+    }
+
     /// Whether `other` lies at or below this one: scheme, host and port are the same and this path is a
     /// whole-segment prefix of the other's. Encodings of one path are one path.
     pub fn contains(&self, other: &Self) -> bool {
@@ -277,6 +339,9 @@ fn split_user(authority: &str) -> Result<(Option<String>, &str), UrlError> {
     if decoded.contains(['@', ':', '/', '\\']) {
         return Err(UrlError::NotAUrl);
     }
+    if decoded.chars().any(is_invisible) {
+        return Err(UrlError::ControlCharacters);
+    }
     Ok((Some(decoded.into_owned()).filter(|user| !user.is_empty()), host))
 }
 
@@ -318,22 +383,33 @@ fn parse_host(text: &str) -> Result<String, UrlError> {
         url::Host::Ipv4(_) => Err(UrlError::AmbiguousAddress),
         url::Host::Ipv6(_) => Err(UrlError::Host),
         url::Host::Domain(name) if name.is_empty() || name.starts_with(['-', '.']) => Err(UrlError::Host),
-        url::Host::Domain(name) => Ok(name.trim_end_matches('.').to_owned()),
+        url::Host::Domain(name) => {
+            // One dot at the end is the root of all names; without it the rest must still be a name.
+            let name = name.strip_suffix('.').unwrap_or(&name);
+            let is_whole = name.split('.').all(|label| !label.is_empty());
+            if is_whole { Ok(name.to_owned()) } else { Err(UrlError::Host) }
+        }
     }
 }
 
-/// Escapes what may not stand bare in a path, and keeps escapes that are there.
-fn parse_path(text: &str) -> Result<String, UrlError> {
-    const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
-        .add(b' ')
-        .add(b'"')
-        .add(b'<')
-        .add(b'>')
-        .add(b'`')
-        .add(b'{')
-        .add(b'}')
-        .add(b'^')
-        .add(b'|');
+/// The path in front of a query that only says what a page shows; SSH has no pages.
+fn without_page_query(scheme: Scheme, path: &str) -> Result<&str, UrlError> {
+    let Some((path, query)) = path.split_once('?') else { return Ok(path) };
+    let is_known = |pair: &str| PAGE_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
+    let is_of_a_page = scheme != Scheme::Ssh && !query.contains('#') && query.split('&').all(is_known);
+    if is_of_a_page { Ok(path) } else { Err(UrlError::QueryOrFragment) }
+}
+
+/// What changes the text around it and cannot be seen: control characters, and those of reading direction.
+fn is_invisible(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A path in its one spelling: each segment decoded and escaped again, no empty ones.
+///
+/// # Errors
+/// [`UrlError::Path`], [`UrlError::ControlCharacters`] and [`UrlError::OptionLike`].
+pub fn parse_path(text: &str) -> Result<String, UrlError> {
     let bytes = text.as_bytes();
     let broken_escape = |at: usize| {
         let hex = |offset: usize| bytes.get(at + offset).is_some_and(u8::is_ascii_hexdigit);
@@ -342,18 +418,22 @@ fn parse_path(text: &str) -> Result<String, UrlError> {
     if text.contains('\\') || (0..bytes.len()).any(broken_escape) {
         return Err(UrlError::Path);
     }
-    for segment in text.split('/') {
+    let mut path = String::new();
+    for segment in text.split('/').filter(|segment| !segment.is_empty()) {
         let decoded = percent_decode_str(segment).decode_utf8().map_err(|_| UrlError::Path)?;
         if decoded == "." || decoded == ".." || decoded.contains(['/', '\\']) {
             return Err(UrlError::Path);
         }
+        if decoded.chars().any(is_invisible) {
+            return Err(UrlError::ControlCharacters);
+        }
+        if path.is_empty() && decoded.starts_with('-') {
+            return Err(UrlError::OptionLike("path"));
+        }
+        path.push('/');
+        path.extend(utf8_percent_encode(&decoded, SEGMENT));
     }
-    if text.trim_start_matches('/').starts_with('-') {
-        return Err(UrlError::OptionLike("path"));
-    }
-    let path = percent_encoding::utf8_percent_encode(text, ESCAPED).to_string();
-    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    Ok(segments.iter().fold(String::new(), |path, segment| path + "/" + segment))
+    Ok(path)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+mod broken_answers;
 mod catalogue;
 mod cli;
 mod clone;
@@ -15,6 +16,7 @@ mod secrets;
 mod ssh;
 mod support;
 mod trial;
+mod url_grammar;
 
 /// A file that no `mod` names would be a test that never runs.
 #[test]

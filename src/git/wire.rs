@@ -62,7 +62,8 @@ impl Wire {
     /// for a path in the user's home, which no `ssh://` URL of libgit2's can say.
     pub(super) fn url_of_origin(&self) -> Option<String> {
         let Access::Ssh(login) = &self.access else { return None };
-        Some(format!("{}@{}:{}", login.user, self.url.host(), self.url.short_path()?))
+        // The short form has no port, and an IPv6 address stands in brackets in it.
+        Some(format!("{}@{}:{}", login.user, self.url.authority(), self.url.short_path()?))
     }
 
     /// Makes this the context of the current thread until the guard is dropped.

@@ -94,11 +94,16 @@ impl Api {
             Err(HttpError::BodyTooLarge { .. }) if status != 200 => Vec::new(),
             read => read?,
         };
-        Ok(Answer { path: path.to_owned(), status, headers, body })
+        Ok(Answer::new(path.to_owned(), status, headers, body))
     }
 }
 
 impl Answer {
+    /// An answer to a call of `path`, as it came over the line.
+    pub fn new(path: String, status: u16, headers: HeaderMap, body: Vec<u8>) -> Self {
+        Self { path, status, headers, body }
+    }
+
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -249,7 +254,7 @@ pub(super) mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        Answer { path: "/x".into(), status, headers: map, body: body.as_bytes().to_vec() }
+        Answer::new("/x".into(), status, map, body.as_bytes().to_vec())
     }
 
     #[test]

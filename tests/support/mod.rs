@@ -17,6 +17,7 @@ pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod replay;
 pub mod repository;
 pub mod scene;
 pub mod sshd;

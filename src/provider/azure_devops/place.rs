@@ -1,15 +1,28 @@
 //! The grammar of Azure DevOps' URLs.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::fmt;
+
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use crate::provider::Scope;
-use crate::remote_url::{RemoteUrl, Scheme};
+use crate::remote_url::{RemoteUrl, SEGMENT, Scheme};
 
-/// What is escaped in a name that becomes a segment of a path.
-const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The host of the cloud edition for HTTPS, and the one for SSH.
+const CLOUD_HTTPS: &str = "dev.azure.com";
+const CLOUD_SSH: &str = "ssh.dev.azure.com";
+
+/// The older hosts of the cloud edition: one for each organization, and one for everybody's SSH.
+const OLD_CLOUD_SUFFIX: &str = ".visualstudio.com";
+const OLD_CLOUD_SSH: &str = "vs-ssh.visualstudio.com";
+
+/// The one collection that each organization has at its older host, where a URL may name it or not.
+const DEFAULT_COLLECTION: &str = "DefaultCollection";
+
+/// What stands in front of a repository; `_ssh` in older URLs for SSH.
+const GIT_KEYWORDS: [&str; 2] = ["_git", "_ssh"];
 
 /// A collection, a project or a repository. Names are kept percent-encoded, as they stand in the URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Place {
     /// The URL that it was read from.
     url: RemoteUrl,
@@ -19,6 +32,28 @@ pub struct Place {
     /// Whether the URL leaves the project out, because it has the name of the repository.
     project_is_implied: bool,
     repository: Option<String>,
+    /// Whether the path begins with `v3`, as it does for SSH on the cloud edition and whatever stands before it.
+    is_v3: bool,
+}
+
+/// Two places are one if they are printed alike: however they were spelled, and wherever the cloud edition
+/// was asked for them.
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.scope() == other.scope() && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Place {}
+
+/// The canonical form: for HTTPS, or for SSH where it was read from a URL for that.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.canonical_ssh().filter(|_| self.url.scheme() == Scheme::Ssh) {
+            Some(ssh) => f.write_str(&ssh),
+            None => write!(f, "{}", self.canonical_https()),
+        }
+    }
 }
 
 impl Place {
@@ -31,7 +66,8 @@ impl Place {
         }
         let keyword = segments.iter().position(|segment| segment.starts_with('_'));
         let (names, rest) = segments.split_at(keyword.unwrap_or(segments.len()));
-        let is_git = rest.first().is_some_and(|keyword| keyword.eq_ignore_ascii_case("_git"));
+        // What follows a repository is a page about it: its branches, a commit, a pull request.
+        let is_git = rest.first().is_some_and(|keyword| is_git_keyword(keyword) || is_variant(keyword));
         let repository =
             if is_git { rest[1..].iter().copied().find(|segment| !is_variant(segment)) } else { None };
         let declared = base.filter(|base| base.contains(url) && base.path() != url.path());
@@ -44,13 +80,16 @@ impl Place {
             project: project.or(repository).map(str::to_owned),
             project_is_implied: project.is_none(),
             repository: repository.map(str::to_owned),
+            is_v3: false,
         }
     }
 
     /// `v3/{organization}/{project}/{repository}`, as the cloud edition spells paths for SSH.
     fn parse_v3(url: &RemoteUrl, segments: &[&str]) -> Option<Self> {
         let [version, organization, project, repository] = segments else { return None };
-        if url.scheme() != Scheme::Ssh || !version.eq_ignore_ascii_case("v3") {
+        // A server's own collection may be named v3, and then a keyword follows.
+        let has_keyword = segments.iter().any(|segment| segment.starts_with('_'));
+        if url.scheme() != Scheme::Ssh || !version.eq_ignore_ascii_case("v3") || has_keyword {
             return None;
         }
         Some(Self {
@@ -59,7 +98,74 @@ impl Place {
             project: Some((*project).to_owned()),
             project_is_implied: false,
             repository: Some((*repository).to_owned()),
+            is_v3: true,
         })
+    }
+
+    /// The place by HTTPS in its canonical form, and by HTTP where it was read from a URL for that. A server's
+    /// port for SSH says nothing about its port for HTTPS, which is then the scheme's own.
+    pub fn canonical_https(&self) -> RemoteUrl {
+        let (site, collection) = match self.organization() {
+            Some(organization) => {
+                (RemoteUrl::at_host(Scheme::Https, CLOUD_HTTPS), format!("/{organization}"))
+            }
+            None if self.url.scheme() == Scheme::Ssh => {
+                (RemoteUrl::at_host(Scheme::Https, self.url.host()), self.collection.clone())
+            }
+            None => (self.url.without_user(), self.collection.clone()),
+        };
+        site.with_path(&format!("{collection}{}", self.below_collection()))
+    }
+
+    /// The repository by SSH in its canonical form, with the user where there is only one; `None` where this
+    /// is no repository.
+    pub fn canonical_ssh(&self) -> Option<String> {
+        let (project, repository) = (self.project()?, self.repository()?);
+        if let Some(organization) = self.organization() {
+            return Some(format!("git@{CLOUD_SSH}:v3/{organization}/{project}/{repository}"));
+        }
+        let site = match self.url.scheme() {
+            Scheme::Ssh => self.url.without_user(),
+            Scheme::Https | Scheme::Http => RemoteUrl::at_host(Scheme::Ssh, self.url.host()),
+        };
+        if self.is_v3 {
+            return Some(format!("{}/v3{}/{project}/{repository}", site.origin(), self.collection));
+        }
+        Some(format!("{}{}{}", site.origin(), self.collection, self.below_collection()))
+    }
+
+    /// The organization, percent-encoded, on the cloud edition and at its usual ports.
+    fn organization(&self) -> Option<String> {
+        let host = self.url.host();
+        let is_usual =
+            self.url.scheme() != Scheme::Http && self.url.port() == self.url.scheme().default_port();
+        if !is_cloud_host(host) || !is_usual {
+            return None;
+        }
+        let in_path = self.collection.trim_start_matches('/');
+        match host.strip_suffix(OLD_CLOUD_SUFFIX) {
+            // Everybody's host: the organization is part of the path, and in the oldest form the user.
+            Some(_) if host == OLD_CLOUD_SSH && !is_default_collection(in_path) && !in_path.is_empty() => {
+                Some(in_path.to_owned())
+            }
+            Some(_) if host == OLD_CLOUD_SSH => {
+                self.url.user().map(|user| utf8_percent_encode(user, SEGMENT).to_string())
+            }
+            Some(organization) => Some(organization.to_owned()),
+            None => Some(in_path.to_owned()).filter(|name| !name.is_empty()),
+        }
+    }
+
+    fn below_collection(&self) -> String {
+        // Where no collection is named the project's name would be taken for one.
+        let is_nameless = self.organization().is_none()
+            && (self.collection.is_empty() || self.collection.eq_ignore_ascii_case("/tfs"));
+        let is_left_out = self.project_is_implied && is_nameless;
+        let project = self.project().filter(|_| !is_left_out);
+        let project = project.map(|project| format!("/{project}")).unwrap_or_default();
+        let repository =
+            self.repository().map(|repository| format!("/_git/{repository}")).unwrap_or_default();
+        project + &repository
     }
 
     /// What kind of place it is.
@@ -108,7 +214,8 @@ impl Place {
         format!("{}/{project}/_apis/{call}", self.collection)
     }
 
-    /// The URL that git uses, in its canonical form; `None` where this is no repository.
+    /// The URL that git uses; `None` where this is no repository. It stays on the host and below the base by
+    /// which policy admitted the place, so that it is shorter than the URL that was read but spelled like it.
     pub fn git_url(&self) -> Option<RemoteUrl> {
         let repository = self.repository()?;
         if self.url.scheme() == Scheme::Ssh {
@@ -118,12 +225,12 @@ impl Place {
             Some(project) if !self.project_is_implied => format!("/{project}"),
             _ => String::new(),
         };
-        Some(self.url.with_path(&format!("{}{project}/_git/{repository}", self.collection)))
+        Some(self.url.without_user().with_path(&format!("{}{project}/_git/{repository}", self.collection)))
     }
 
     /// A repository of this place by its decoded names.
     pub fn with_repository(&self, project: &str, repository: &str) -> Self {
-        let encode = |name: &str| utf8_percent_encode(name, NAME).to_string();
+        let encode = |name: &str| utf8_percent_encode(name, SEGMENT).to_string();
         Self {
             project: Some(encode(project)),
             project_is_implied: false,
@@ -146,14 +253,13 @@ impl Place {
 
 /// Whether the host is one of the cloud edition's.
 pub fn is_cloud_host(host: &str) -> bool {
-    matches!(host, "dev.azure.com" | "ssh.dev.azure.com") || host.ends_with(".visualstudio.com")
+    matches!(host, CLOUD_HTTPS | CLOUD_SSH) || host.ends_with(OLD_CLOUD_SUFFIX)
 }
 
 /// Whether a URL has a form that only Azure DevOps has.
 pub fn looks_like(url: &RemoteUrl) -> bool {
     let segments = url.segments();
-    let is_keyword = |segment: &String| segment.eq_ignore_ascii_case("_git");
-    is_cloud_host(url.host()) || segments.iter().any(is_keyword)
+    is_cloud_host(url.host()) || segments.iter().any(|segment| is_git_keyword(segment))
 }
 
 /// Whether a URL names a path of Team Foundation Version Control, which is no git.
@@ -161,6 +267,14 @@ pub fn is_tfvc(url: &RemoteUrl) -> bool {
     url.segments()
         .iter()
         .any(|segment| segment.starts_with('$') || segment.eq_ignore_ascii_case("_versionControl"))
+}
+
+fn is_git_keyword(segment: &str) -> bool {
+    GIT_KEYWORDS.iter().any(|keyword| segment.eq_ignore_ascii_case(keyword))
+}
+
+fn is_default_collection(name: &str) -> bool {
+    name.eq_ignore_ascii_case(DEFAULT_COLLECTION)
 }
 
 /// `_full` and `_optimized` stand between `_git` and the repository in some URLs and mean the same repository.
@@ -177,9 +291,8 @@ fn collection_length(
     has_repository: bool,
 ) -> usize {
     let all = names.len();
-    if host.ends_with(".visualstudio.com") {
-        let has_collection = names.first().is_some_and(|name| name.eq_ignore_ascii_case("DefaultCollection"));
-        return usize::from(has_collection);
+    if host.ends_with(OLD_CLOUD_SUFFIX) {
+        return usize::from(names.first().is_some_and(|name| is_default_collection(name)));
     }
     if is_cloud_host(host) {
         return all.min(1);

@@ -1,19 +1,36 @@
 //! The grammar of GitLab's URLs.
 
+use std::fmt;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::decoded;
 use crate::provider::Scope;
-use crate::remote_url::{RemoteUrl, Scheme};
+use crate::remote_url::{RemoteUrl, SEGMENT, Scheme, parse_path};
 
 /// What is escaped in a path that becomes one segment: the slashes as well.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What is escaped in a path of several segments.
-const PATH: &AsciiSet = &NAME.remove(b'/');
+const PATH: &AsciiSet = &SEGMENT.remove(b'/');
+
+/// What git puts behind the path of a project.
+const GIT_SUFFIX: &str = ".git";
+
+/// Begins a page about what stands before it.
+const PAGE_MARK: &str = "-";
+
+/// Words that begin a page about a project in older URLs. No project and no subgroup may have such a name.
+const OLD_PAGES: [&str; 6] = ["blame", "blob", "commits", "raw", "tree", "wikis"];
+
+/// The first segments of GitLab's own pages, which are no groups: no group may have such a name.
+const OWN_PAGES: [&str; 6] = ["admin", "dashboard", "explore", "help", "search", "users"];
+
+/// The first segment of pages about groups, which stands before the group's path.
+const GROUP_PAGES: &str = "groups";
 
 /// The root, a group or a project.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Place {
     /// The URL that it was read from.
     url: RemoteUrl,
@@ -26,24 +43,76 @@ pub struct Place {
     is_certainly_repository: bool,
 }
 
+/// Two places are one if they are of one scope and printed alike, however they were spelled.
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.scope == other.scope && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Place {}
+
+/// The canonical form: for HTTPS, or for SSH where it was read from a URL for that.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.canonical_ssh().filter(|_| self.url.scheme() == Scheme::Ssh) {
+            Some(ssh) => f.write_str(&ssh),
+            None => write!(f, "{}", self.canonical_https()),
+        }
+    }
+}
+
 impl Place {
     /// Reads a URL. `root` is the relative root; `None` where the URL lies outside of it.
     pub fn parse(url: &RemoteUrl, root: &str, scope: Option<Scope>) -> Option<Self> {
         // SSH knows no relative root.
-        let root = if url.scheme() == Scheme::Ssh { "" } else { root.trim_end_matches('/') };
-        let below = url.path().strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
-        // `/-/` begins a page about a project or a group.
-        let below = below.split("/-/").next().unwrap_or_default().trim_matches('/');
-        let bare = below.strip_suffix(".git");
-        let path = bare.unwrap_or(below);
-        let is_repository = bare.is_some() || url.scheme() == Scheme::Ssh || scope == Some(Scope::Repository);
+        let root = if url.scheme() == Scheme::Ssh { String::new() } else { parse_path(root).ok()? };
+        let below = url.path().strip_prefix(&root).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+        let mut segments: Vec<&str> = below.split('/').filter(|segment| !segment.is_empty()).collect();
+        let is_page_of_group = segments.len() > 1 && segments[0] == GROUP_PAGES;
+        if is_page_of_group {
+            segments.remove(0);
+        }
+        segments.truncate(length_before_pages(&segments));
+        let suffixed = segments.iter().position(|segment| stem(segment).is_some());
+        segments.truncate(suffixed.map_or(segments.len(), |at| at + 1));
+        let path = segments.join("/");
+        let path = stem(&path).unwrap_or(&path).to_owned();
+        let is_repository =
+            suffixed.is_some() || url.scheme() == Scheme::Ssh || scope == Some(Scope::Repository);
         let scope = match scope {
-            Some(Scope::Account) if bare.is_none() => Scope::Account,
-            _ if is_repository || path.contains('/') => Scope::Repository,
-            _ => Scope::Account,
+            Some(Scope::Account) if suffixed.is_none() => Scope::Account,
+            _ if path.is_empty() => Scope::Account,
+            _ if is_repository => Scope::Repository,
+            _ if is_page_of_group || segments.len() < 2 => Scope::Account,
+            _ => Scope::Repository,
         };
-        let (root, path) = (root.to_owned(), path.to_owned());
-        Some(Self { url: url.clone(), root, path, scope, is_certainly_repository: is_repository })
+        let is_certainly_repository = is_repository && scope == Scope::Repository;
+        Some(Self { url: url.clone(), root, path, scope, is_certainly_repository })
+    }
+
+    /// The place by HTTPS in its canonical form, and by HTTP where it was read from a URL for that. What was
+    /// read from a URL for SSH is put at the host's own port and root, of which such a URL says nothing.
+    pub fn canonical_https(&self) -> RemoteUrl {
+        let site = match self.url.scheme() {
+            Scheme::Ssh => RemoteUrl::at_host(Scheme::Https, self.url.host()),
+            Scheme::Https | Scheme::Http => self.url.without_user(),
+        };
+        let suffix = if self.scope == Scope::Repository { GIT_SUFFIX } else { "" };
+        site.with_path(&format!("{}/{}{suffix}", self.root, self.path))
+    }
+
+    /// The repository by SSH in its canonical form, with the user that GitLab has for everybody; `None` where
+    /// this is no repository.
+    pub fn canonical_ssh(&self) -> Option<String> {
+        if self.scope != Scope::Repository {
+            return None;
+        }
+        let site = match self.url.scheme() {
+            Scheme::Ssh => self.url.without_user(),
+            Scheme::Https | Scheme::Http => RemoteUrl::at_host(Scheme::Ssh, self.url.host()),
+        };
+        Some(format!("ssh://git@{}/{}{GIT_SUFFIX}", site.authority(), self.path))
     }
 
     /// What kind of place it is.
@@ -81,7 +150,7 @@ impl Place {
         match self.scope {
             Scope::Repository if self.url.scheme() == Scheme::Ssh => Some(self.url.clone()),
             // Without the suffix the server redirects to the path with it.
-            Scope::Repository => Some(self.url.with_path(&format!("{}/{}.git", self.root, self.path))),
+            Scope::Repository => Some(self.canonical_https()),
             Scope::Account | Scope::Project => None,
         }
     }
@@ -104,6 +173,21 @@ impl Place {
         let is_full = group.is_empty() || name.contains('/');
         if is_full { self.with_repository(name) } else { self.with_repository(&format!("{group}/{name}")) }
     }
+}
+
+/// The name in front of git's suffix.
+fn stem(segment: &str) -> Option<&str> {
+    segment.strip_suffix(GIT_SUFFIX).filter(|stem| !stem.is_empty() && !stem.ends_with('/'))
+}
+
+/// How many segments are the path of a group or a project; the rest is a page about it.
+fn length_before_pages(segments: &[&str]) -> usize {
+    if segments.first().is_some_and(|first| OWN_PAGES.contains(first)) {
+        return 0;
+    }
+    let is_page =
+        |(at, segment): (usize, &&str)| *segment == PAGE_MARK || (at >= 2 && OLD_PAGES.contains(segment));
+    segments.iter().enumerate().position(is_page).unwrap_or(segments.len())
 }
 
 /// Whether the host is that of the cloud edition.

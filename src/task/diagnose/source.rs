@@ -9,13 +9,13 @@ use crate::task::target::TargetError;
 
 pub(super) fn target(error: &TargetError, subject: &Subject) -> Finding {
     match error {
-        TargetError::Url(error) => url(error),
+        TargetError::Url(error) => url(error, subject),
         TargetError::Tfvc => (Code::TfvcNotSupported, subject.url.clone(), vec![]),
         TargetError::Refused(refusal) => refused(refusal),
     }
 }
 
-fn url(error: &UrlError) -> Finding {
+fn url(error: &UrlError, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
         UrlError::Scheme(_) => (Code::SchemeNotAllowed, seen, vec![]),
@@ -23,11 +23,14 @@ fn url(error: &UrlError) -> Finding {
             let remedy = "Take the password out of the URL and name a credential of the agent's instead.";
             (Code::UrlInvalid, seen, vec![remedy.into()])
         }
+        // What is shown of the target went through the scrubber, and that leaves the query out.
+        UrlError::QueryOrFragment => {
+            (Code::UrlInvalid, seen, vec![format!("Use {} without what follows it.", subject.url)])
+        }
         UrlError::TooLong(_)
         | UrlError::ControlCharacters
         | UrlError::NotAUrl
         | UrlError::OptionLike(_)
-        | UrlError::QueryOrFragment
         | UrlError::Host
         | UrlError::AmbiguousAddress
         | UrlError::Port
