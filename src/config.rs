@@ -1,6 +1,7 @@
 //! What the configuration says, turned into what is valid. Nothing here opens a socket or reads a secret.
 
 mod load;
+mod proxy;
 mod raw;
 mod secret_source;
 mod server;
@@ -11,8 +12,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use proxy::{Proxy, ProxyAuthorization, ProxyKind, ProxyServer, ProxySettingProblem};
 pub use secret_source::SecretSource;
-pub use server::{HttpProxy, Proxy, ProxyAuthorization, Server};
+pub use server::{ClientCertificate, Server};
 
 use crate::credential::CredentialKind;
 use crate::git::Limits;
@@ -132,6 +134,10 @@ pub struct ControlPlane {
     pub proxy: Proxy,
     /// Where `user:password` for the proxy comes from.
     pub proxy_secret: Option<SecretSource>,
+    /// Certificates of authorities that are trusted for an https proxy in addition to the platform's.
+    pub proxy_ca_file: Option<PathBuf>,
+    /// The certificate that it gets to see where it asks for one.
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// A credential as it is declared, without its secret.
@@ -222,12 +228,12 @@ pub fn provider_named(name: &str) -> Option<Provider> {
         .find(|provider| provider.as_str() == name)
 }
 
-/// Parses the URL of an HTTP proxy, without credentials in it.
+/// Parses the URL of a proxy, without credentials in it.
 ///
 /// # Errors
 /// What is expected instead.
-pub fn http_proxy(text: &str) -> Result<HttpProxy, &'static str> {
-    validate::http_proxy(text)
+pub fn proxy_server(text: &str) -> Result<ProxyServer, &'static str> {
+    validate::proxy_server(text)
 }
 
 #[cfg(test)]

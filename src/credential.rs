@@ -2,6 +2,7 @@
 
 mod store;
 
+pub(crate) use store::read_key_file;
 pub use store::{LoadError, Store, load_secret};
 
 use base64::Engine as _;

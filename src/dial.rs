@@ -10,6 +10,7 @@ mod error;
 mod http;
 mod names;
 mod proxy;
+mod socks;
 mod stream;
 mod tls;
 mod tunnel;
@@ -18,13 +19,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Proxy, Server};
+use crate::config::{ClientCertificate, Proxy, Server};
 use crate::policy::AddressRule;
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::StageLog;
 
 pub use error::{
-    CaFileProblem, CertificateProblem, DialError, HttpError, Obstacle, ProxySettingProblem, ResolverProblem,
+    CaFileProblem, CertificateProblem, ClientCertificateProblem, DialError, HttpError, Interception,
+    Obstacle, ProxyReply, ResolverProblem,
 };
 pub use http::{HttpClient, READ_TIMEOUT, read_limited};
 pub use names::{LookupError, Names, SystemNames};
@@ -43,6 +45,9 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest CA file, in bytes. The bundles of distributions have about 230 KiB.
 pub const MAX_CA_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The largest file with a client certificate and its intermediate ones, in bytes.
+pub const MAX_CLIENT_CERTIFICATE_BYTES: u64 = 256 * 1024;
 
 /// What every request says of its sender.
 const USER_AGENT: &str = concat!("sortie/", env!("CARGO_PKG_VERSION"));
@@ -64,6 +69,10 @@ pub struct Destination {
     pub proxy: Proxy,
     /// Authorities that are trusted in addition to the platform's, in PEM.
     pub ca_file: Option<PathBuf>,
+    /// The same for an https proxy.
+    pub proxy_ca_file: Option<PathBuf>,
+    /// The certificate for a server that asks for one.
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// What is spoken on a stream: what TLS announces, and which of the environment's proxies are meant.
@@ -88,6 +97,8 @@ impl Destination {
             rule: AddressRule::for_server(server, url.host()),
             proxy: server.proxy.clone(),
             ca_file: server.ca_file.clone(),
+            proxy_ca_file: server.proxy_ca_file.clone(),
+            client_certificate: server.client_certificate.clone(),
         }
     }
 
@@ -128,7 +139,8 @@ impl Door {
     /// # Errors
     /// Why there is no connection; [`DialError::stage`] says where.
     pub async fn connect(&self, destination: &Destination, log: &StageLog) -> Result<Stream, DialError> {
-        connect::connect(&self.parts, destination, log).await
+        // Its handshakes are large, and every task and the daemon's loop would carry their room along.
+        Box::pin(connect::connect(&self.parts, destination, log)).await
     }
 
     /// The HTTP client for a destination. It records no stages. Each connection that it opens is looked up

@@ -49,6 +49,8 @@ fn destination(url: &RemoteUrl, ca_file: Option<PathBuf>) -> Destination {
         rule: AddressRule::RemoteOrLoopback,
         proxy: Proxy::Direct,
         ca_file,
+        proxy_ca_file: None,
+        client_certificate: None,
     }
 }
 

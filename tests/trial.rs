@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use sortie::config::{CredentialSource, HttpProxy, Proxy, SecretSource, Server};
+use sortie::config::{CredentialSource, Proxy, ProxyKind, ProxyServer, SecretSource, Server};
 use sortie::credential::{CredentialKind, Store};
 use sortie::dial::{Door, Names, ProxyEnvironment, SystemNames};
 use sortie::git::{Control, Limits};
@@ -112,7 +112,7 @@ impl Trial {
 
     /// Goes through this proxy, without authentication.
     pub(crate) fn proxy(mut self, port: u16) -> Self {
-        self.server.proxy = Proxy::Http(HttpProxy { host: "127.0.0.1".into(), port, authorization: None });
+        self.server.proxy = Proxy::Through(ProxyServer::new(ProxyKind::Http, "127.0.0.1", port));
         self
     }
 

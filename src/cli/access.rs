@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Common, load_config, usage};
 use crate::config::{
-    ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource, Server, http_proxy,
+    ClientCertificate, ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource, Server,
+    proxy_server,
 };
 use crate::credential::{self, CredentialKind, LoadError, Store};
 use crate::dial::{Door, ProxyEnvironment};
@@ -82,12 +83,21 @@ pub(super) struct AccessArgs {
     /// Certificates of authorities to trust in addition to the platform's
     #[arg(long, value_name = "F")]
     ca_file: Option<PathBuf>,
-    /// An HTTP proxy, http://HOST:PORT, or none; HTTPS_PROXY and NO_PROXY hold where it is not given
+    /// A certificate for a server that asks for one, in PEM
+    #[arg(long, value_name = "F", requires = "client_key_file")]
+    client_cert_file: Option<PathBuf>,
+    /// The private key of --client-cert-file, in PEM
+    #[arg(long, value_name = "F", requires = "client_cert_file")]
+    client_key_file: Option<PathBuf>,
+    /// A proxy: http://HOST:PORT, https://… or socks5://…, or none; HTTPS_PROXY and NO_PROXY hold where it is not given
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     /// A file with one line, user:password, for the proxy
     #[arg(long, value_name = "F")]
     proxy_auth_file: Option<PathBuf>,
+    /// Certificates of authorities to trust for an https proxy in addition to the platform's
+    #[arg(long, value_name = "F")]
+    proxy_ca_file: Option<PathBuf>,
     /// When to give up; a fraction is allowed
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     deadline: Option<Duration>,
@@ -151,7 +161,7 @@ impl AccessArgs {
             server.proxy =
                 with_secret(server.proxy.clone(), declared.proxy_secrets.get(&server.name)).await?;
             if let Some(file) = &self.proxy_auth_file {
-                if !matches!(server.proxy, Proxy::Http(_)) {
+                if !matches!(server.proxy, Proxy::Through(_)) {
                     usage(
                         "--proxy-auth-file goes with --proxy, or with a server whose configuration names a proxy",
                     );
@@ -212,11 +222,18 @@ impl AccessArgs {
         if self.ca_file.is_some() {
             server.ca_file.clone_from(&self.ca_file);
         }
+        if self.proxy_ca_file.is_some() {
+            server.proxy_ca_file.clone_from(&self.proxy_ca_file);
+        }
+        if let (Some(cert_file), Some(key_file)) = (&self.client_cert_file, &self.client_key_file) {
+            let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
+            server.client_certificate = Some(ClientCertificate { cert_file, key_file, strict_modes: true });
+        }
         match self.proxy.as_deref() {
             None => {}
             Some("none") => server.proxy = Proxy::Direct,
-            Some(text) => match http_proxy(text) {
-                Ok(proxy) => server.proxy = Proxy::Http(proxy),
+            Some(text) => match proxy_server(text) {
+                Ok(proxy) => server.proxy = Proxy::Through(proxy),
                 Err(expected) => usage(&format!("--proxy expects {expected}")),
             },
         }
@@ -270,10 +287,10 @@ fn own_known_hosts() -> Option<PathBuf> {
 
 /// A proxy with the user and password that `source` holds.
 pub(super) async fn with_secret(proxy: Proxy, source: Option<&SecretSource>) -> Result<Proxy, AccessError> {
-    let (Proxy::Http(mut proxy), Some(source)) = (proxy.clone(), source) else { return Ok(proxy) };
+    let (Proxy::Through(mut proxy), Some(source)) = (proxy.clone(), source) else { return Ok(proxy) };
     let pair = credential::load_secret(source).await?;
     let (user, password) = pair.expose().split_once(':').ok_or(AccessError::ProxyAuthenticationForm)?;
     let password = Secret::new(password.to_owned());
     proxy.authorization = Some(ProxyAuthorization { user: user.to_owned(), password });
-    Ok(Proxy::Http(proxy))
+    Ok(Proxy::Through(proxy))
 }

@@ -34,7 +34,7 @@ pub(super) struct EnrollArgs {
     /// Certificates of authorities to trust in addition to the platform's
     #[arg(long, value_name = "F")]
     ca_file: Option<PathBuf>,
-    /// An HTTP proxy, http://HOST:PORT, or none; HTTPS_PROXY and NO_PROXY hold where it is not given
+    /// A proxy: http://HOST:PORT, https://… or socks5://…, or none; HTTPS_PROXY and NO_PROXY hold where it is not given
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
 }
@@ -104,7 +104,7 @@ async fn enroll(common: &Common, args: EnrollArgs) -> Result<(Identity, Profile)
     let proxy = match args.proxy.as_deref() {
         None => Proxy::Environment,
         Some("none") => Proxy::Direct,
-        Some(text) => Proxy::Http(config::http_proxy(text).map_err(Failure::Proxy)?),
+        Some(text) => Proxy::Through(config::proxy_server(text).map_err(Failure::Proxy)?),
     };
     // What the configuration says of the very same control plane holds where no flag says otherwise.
     let mut control_plane = control_plane(&config, &url).await?;
@@ -191,12 +191,9 @@ fn config_or_default(common: &Common) -> Result<Config, ConfigError> {
 /// The control plane at `url`, reached as the configuration says where it is the one that stands there.
 pub(super) async fn control_plane(config: &Config, url: &RemoteUrl) -> Result<ControlPlane, AccessError> {
     let declared = config.control_plane.as_ref().filter(|declared| declared.url == *url);
-    let (ca_file, proxy) = match declared {
-        Some(declared) => {
-            let proxy = with_secret(declared.proxy.clone(), declared.proxy_secret.as_ref()).await?;
-            (declared.ca_file.clone(), proxy)
-        }
-        None => (None, Proxy::Environment),
+    let proxy = match declared {
+        Some(declared) => with_secret(declared.proxy.clone(), declared.proxy_secret.as_ref()).await?,
+        None => Proxy::Environment,
     };
     let destination = Destination {
         host: url.host().to_owned(),
@@ -206,7 +203,9 @@ pub(super) async fn control_plane(config: &Config, url: &RemoteUrl) -> Result<Co
         // The operator named this place himself, and it is where the agent takes its orders from.
         rule: AddressRule::RemoteOrLoopback,
         proxy,
-        ca_file,
+        ca_file: declared.and_then(|declared| declared.ca_file.clone()),
+        proxy_ca_file: declared.and_then(|declared| declared.proxy_ca_file.clone()),
+        client_certificate: declared.and_then(|declared| declared.client_certificate.clone()),
     };
     Ok(ControlPlane { url: url.clone(), destination })
 }

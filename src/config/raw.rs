@@ -36,6 +36,9 @@ pub(super) struct RawControlPlane {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) proxy: Option<String>,
     pub(super) proxy_auth: Option<RawSecret>,
+    pub(super) proxy_ca_file: Option<PathBuf>,
+    pub(super) client_cert_file: Option<PathBuf>,
+    pub(super) client_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +53,9 @@ pub(super) struct RawServer {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) proxy: Option<String>,
     pub(super) proxy_auth: Option<RawSecret>,
+    pub(super) proxy_ca_file: Option<PathBuf>,
+    pub(super) client_cert_file: Option<PathBuf>,
+    pub(super) client_key_file: Option<PathBuf>,
     pub(super) allow_loopback: bool,
 }
 
@@ -99,7 +105,19 @@ pub(super) struct RawLimits {
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", &["agent", "control_plane", "servers", "credentials", "log", "health", "limits"]),
     ("agent", &["name", "tags", "state_dir", "max_tasks", "drain_seconds", "strict_modes"]),
-    ("control_plane", &["url", "enrollment_token", "ca_file", "proxy", "proxy_auth"]),
+    (
+        "control_plane",
+        &[
+            "url",
+            "enrollment_token",
+            "ca_file",
+            "client_cert_file",
+            "client_key_file",
+            "proxy",
+            "proxy_auth",
+            "proxy_ca_file",
+        ],
+    ),
     (
         "servers.*",
         &[
@@ -110,8 +128,11 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "credentials",
             "known_hosts_file",
             "ca_file",
+            "client_cert_file",
+            "client_key_file",
             "proxy",
             "proxy_auth",
+            "proxy_ca_file",
             "allow_loopback",
         ],
     ),
@@ -131,7 +152,7 @@ const SECRET_KEYS: &[&str] = &["file", "env", "systemd"];
 /// Keys whose names are taken for later versions. They are refused by name, because a setting that is
 /// accepted and does nothing is worse than none.
 pub(super) const LATER_KEYS: &[(&str, &[&str])] = &[
-    ("control_plane", &["client_cert_file", "client_key_file", "trusted_signers"]),
+    ("control_plane", &["trusted_signers"]),
     ("servers.*", &["api_credential", "host_keys", "tasks"]),
     ("credentials.*.secret", &["vault"]),
     ("credentials.*.passphrase", &["vault"]),

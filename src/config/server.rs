@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::Proxy;
 use crate::provider::Provider;
 use crate::remote_url::RemoteUrl;
-use crate::secret::Secret;
 
 /// A declared server. The list of these is the allowlist; a URL given on the command line is one too.
 #[derive(Debug, Clone)]
@@ -27,6 +27,10 @@ pub struct Server {
     pub ca_file: Option<PathBuf>,
     /// How connections to it leave this host.
     pub proxy: Proxy,
+    /// Certificates of authorities that are trusted for an https proxy in addition to the platform's.
+    pub proxy_ca_file: Option<PathBuf>,
+    /// The certificate that it gets to see where it asks for one.
+    pub client_certificate: Option<ClientCertificate>,
     /// Whether its name may lead to a loopback address.
     pub allow_loopback: bool,
 }
@@ -45,6 +49,8 @@ impl Server {
             known_hosts_file: None,
             ca_file: None,
             proxy: Proxy::Environment,
+            proxy_ca_file: None,
+            client_certificate: None,
             allow_loopback: false,
         }
     }
@@ -55,34 +61,13 @@ impl Server {
     }
 }
 
-/// How connections leave this host.
-#[derive(Debug, Clone, Default)]
-pub enum Proxy {
-    /// As the standard variables say: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
-    #[default]
-    Environment,
-    /// Directly, whatever the environment says.
-    Direct,
-    /// Through this one.
-    Http(HttpProxy),
-}
-
-/// An HTTP proxy that makes tunnels with CONNECT.
-#[derive(Debug, Clone)]
-pub struct HttpProxy {
-    /// Its host.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// User and password for Basic.
-    pub authorization: Option<ProxyAuthorization>,
-}
-
-/// User and password for a proxy.
-#[derive(Debug, Clone)]
-pub struct ProxyAuthorization {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub password: Secret,
+/// The certificate by which this host shows itself to a server, with its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// The certificate, followed by its intermediate ones, in PEM.
+    pub cert_file: PathBuf,
+    /// Its private key in PEM, not encrypted.
+    pub key_file: PathBuf,
+    /// Whether a key that others can read is refused.
+    pub strict_modes: bool,
 }

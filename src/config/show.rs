@@ -46,8 +46,11 @@ fn control_plane(control_plane: &ControlPlane) -> Value {
         "url": control_plane.url.to_string(),
         "enrollment_token": control_plane.enrollment_token.as_ref().map(source),
         "ca_file": control_plane.ca_file,
+        "client_cert_file": control_plane.client_certificate.as_ref().map(|own| &own.cert_file),
+        "client_key_file": control_plane.client_certificate.as_ref().map(|own| &own.key_file),
         "proxy": proxy(&control_plane.proxy),
         "proxy_auth": control_plane.proxy_secret.as_ref().map(source),
+        "proxy_ca_file": control_plane.proxy_ca_file,
     })
 }
 
@@ -60,8 +63,11 @@ fn server(server: &Server, config: &Config) -> Value {
         "credentials": server.credentials,
         "known_hosts_file": server.known_hosts_file,
         "ca_file": server.ca_file,
+        "client_cert_file": server.client_certificate.as_ref().map(|own| &own.cert_file),
+        "client_key_file": server.client_certificate.as_ref().map(|own| &own.key_file),
         "proxy": proxy(&server.proxy),
         "proxy_auth": config.proxy_secrets.get(&server.name).map(source),
+        "proxy_ca_file": server.proxy_ca_file,
         "allow_loopback": server.allow_loopback,
     })
 }
@@ -88,10 +94,7 @@ fn proxy(proxy: &Proxy) -> Option<String> {
     match proxy {
         Proxy::Environment => None,
         Proxy::Direct => Some("none".to_owned()),
-        Proxy::Http(proxy) if proxy.host.contains(':') => {
-            Some(format!("http://[{}]:{}", proxy.host, proxy.port))
-        }
-        Proxy::Http(proxy) => Some(format!("http://{}:{}", proxy.host, proxy.port)),
+        Proxy::Through(proxy) => Some(proxy.url()),
     }
 }
 

@@ -8,8 +8,8 @@ use sortie_protocol::selector::check_own_tags;
 
 use super::load::nearest;
 use super::raw::{Raw, RawAgent, RawControlPlane, RawCredential, RawLimits, RawLog, RawSecret, RawServer};
-use super::{Agent, Config, ConfigError, ControlPlane, CredentialSource, HttpProxy, Log, LogFormat, Proxy};
-use super::{SecretSource, Server};
+use super::{Agent, Config, ConfigError, ControlPlane, CredentialSource, Log, LogFormat, Proxy};
+use super::{ClientCertificate, ProxyServer, SecretSource, Server};
 use crate::credential::CredentialKind;
 use crate::git::Limits;
 use crate::remote_url::{RemoteUrl, Scheme};
@@ -38,9 +38,9 @@ pub(super) fn validate(raw: Raw) -> Result<Config, ConfigError> {
         if let Some(secret) = &written.proxy_auth {
             proxy_secrets.insert(name.clone(), secret_source(&format!("servers.{name}.proxy_auth"), secret)?);
         }
-        servers.push(server(&name, written, &credentials)?);
+        servers.push(server(&name, written, &credentials, agent.strict_modes)?);
     }
-    let control_plane = raw.control_plane.map(control_plane).transpose()?;
+    let control_plane = raw.control_plane.map(|raw| control_plane(raw, agent.strict_modes)).transpose()?;
     Ok(Config {
         agent,
         control_plane,
@@ -82,7 +82,7 @@ fn host_name() -> String {
     if label.is_empty() { "agent".to_owned() } else { label }
 }
 
-fn control_plane(raw: RawControlPlane) -> Result<ControlPlane, ConfigError> {
+fn control_plane(raw: RawControlPlane, strict_modes: bool) -> Result<ControlPlane, ConfigError> {
     let text =
         raw.url.ok_or_else(|| invalid("control_plane.url", "the base URL, https://HOST[:PORT][/PREFIX]"))?;
     let url = super::control_plane_url(&text).map_err(|expected| invalid("control_plane.url", expected))?;
@@ -95,13 +95,48 @@ fn control_plane(raw: RawControlPlane) -> Result<ControlPlane, ConfigError> {
         ca_file: raw.ca_file.map(|path| absolute("control_plane.ca_file", &path)).transpose()?,
         proxy: proxy("control_plane.proxy", raw.proxy.as_deref())?,
         proxy_secret: secret("proxy_auth", &raw.proxy_auth)?,
+        proxy_ca_file: raw
+            .proxy_ca_file
+            .map(|path| absolute("control_plane.proxy_ca_file", &path))
+            .transpose()?,
+        client_certificate: client_certificate(
+            "control_plane",
+            raw.client_cert_file,
+            raw.client_key_file,
+            strict_modes,
+        )?,
     })
+}
+
+/// A client certificate of a table, with its key: both or none.
+fn client_certificate(
+    table: &str,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    strict_modes: bool,
+) -> Result<Option<ClientCertificate>, ConfigError> {
+    let key = |key: &str| format!("{table}.{key}");
+    match (cert_file, key_file) {
+        (None, None) => Ok(None),
+        (Some(cert_file), Some(key_file)) => Ok(Some(ClientCertificate {
+            cert_file: absolute(&key("client_cert_file"), &cert_file)?,
+            key_file: absolute(&key("client_key_file"), &key_file)?,
+            strict_modes,
+        })),
+        (Some(_), None) => {
+            Err(invalid(key("client_key_file"), "the private key that belongs to client_cert_file"))
+        }
+        (None, Some(_)) => {
+            Err(invalid(key("client_cert_file"), "the certificate that belongs to client_key_file"))
+        }
+    }
 }
 
 fn server(
     name: &str,
     raw: RawServer,
     credentials: &BTreeMap<String, CredentialSource>,
+    strict_modes: bool,
 ) -> Result<Server, ConfigError> {
     let key = |key: &str| format!("servers.{name}.{key}");
     check_name("servers", name)?;
@@ -132,6 +167,13 @@ fn server(
         known_hosts_file: path("known_hosts_file", raw.known_hosts_file)?,
         ca_file: path("ca_file", raw.ca_file)?,
         proxy: proxy(&key("proxy"), raw.proxy.as_deref())?,
+        proxy_ca_file: path("proxy_ca_file", raw.proxy_ca_file)?,
+        client_certificate: client_certificate(
+            &format!("servers.{name}"),
+            raw.client_cert_file,
+            raw.client_key_file,
+            strict_modes,
+        )?,
         allow_loopback: raw.allow_loopback,
         ..Server::new(name, Some(provider), url)
     })
@@ -206,19 +248,18 @@ fn proxy(key: &str, text: Option<&str>) -> Result<Proxy, ConfigError> {
     match text {
         None => Ok(Proxy::Environment),
         Some("none") => Ok(Proxy::Direct),
-        Some(text) => Ok(Proxy::Http(super::http_proxy(text).map_err(|expected| invalid(key, expected))?)),
+        Some(text) => Ok(Proxy::Through(proxy_server(text).map_err(|expected| invalid(key, expected))?)),
     }
 }
 
 /// Parses the URL of a proxy without credentials.
-pub(super) fn http_proxy(text: &str) -> Result<HttpProxy, &'static str> {
-    const EXPECTED: &str =
-        "http://HOST:PORT (user and password belong into proxy_auth or --proxy-auth-file) or none";
-    let url = RemoteUrl::parse(text).map_err(|_| EXPECTED)?;
-    if url.scheme() != Scheme::Http || url.user().is_some() || !url.path().is_empty() {
-        return Err(EXPECTED);
+pub(super) fn proxy_server(text: &str) -> Result<ProxyServer, &'static str> {
+    const EXPECTED: &str = "http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT (user and password belong \
+                            into proxy_auth or --proxy-auth-file) or none";
+    match ProxyServer::parse(text) {
+        Ok(proxy) if text.contains("://") && proxy.authorization.is_none() => Ok(proxy),
+        _ => Err(EXPECTED),
     }
-    Ok(HttpProxy { host: url.host().to_owned(), port: url.port(), authorization: None })
 }
 
 fn log(raw: RawLog) -> Result<Log, ConfigError> {

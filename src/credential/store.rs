@@ -144,6 +144,20 @@ fn read_line(source: &SecretSource) -> Result<Secret, LoadError> {
     Ok(secret)
 }
 
+/// Reads a private key that belongs to a certificate. It blocks.
+///
+/// # Errors
+/// See [`LoadError`].
+pub(crate) fn read_key_file(path: &Path, strict_modes: bool) -> Result<Secret, LoadError> {
+    // systemd hands credentials out as 0440 with an access list, which shows as a mode for the group.
+    let of_unit =
+        std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.starts_with(directory));
+    if !of_unit {
+        check_mode(path, strict_modes)?;
+    }
+    read(&SecretSource::File(path.to_owned()))
+}
+
 fn read_key(source: &CredentialSource) -> Result<Secret, LoadError> {
     if let SecretSource::File(path) = &source.secret {
         check_mode(path, source.strict_modes)?;

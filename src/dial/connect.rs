@@ -7,12 +7,15 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_rustls::client::TlsStream;
 
 use super::error::Obstacle;
 use super::names::{self, LookupError};
-use super::stream::{Plain, StreamFacts, Tls};
-use super::{ADDRESS_TIMEOUT, CONNECT_TIMEOUT, Destination, DialError, Parts, Stream, proxy, tls, tunnel};
-use crate::config::HttpProxy;
+use super::stream::{Observed, Plain, StreamFacts, Tls, Transport};
+use super::tls::{self, TlsFacts};
+use super::{ADDRESS_TIMEOUT, Alpn, CONNECT_TIMEOUT, Destination, DialError, Parts, Stream};
+use super::{proxy, socks, tunnel};
+use crate::config::{ProxyKind, ProxyServer};
 use crate::report::{Stage, StageLog};
 
 /// How long an address gets before the next one is tried beside it (RFC 8305, section 5).
@@ -24,30 +27,49 @@ pub(super) async fn connect(
     destination: &Destination,
     log: &StageLog,
 ) -> Result<Stream, DialError> {
-    let (tcp, peer, through) = match proxy::choose(&parts.environment, destination) {
-        Ok(None) => {
+    let chosen = proxy::choose(&parts.environment, destination).inspect_err(|_| {
+        log.skip(Stage::Resolve);
+        log.begin(Stage::Proxy);
+    })?;
+    let (transport, mut facts) = match &chosen {
+        None => {
             let (tcp, peer) = connect_directly(parts, destination, log).await?;
-            (tcp, peer, None)
+            (Transport::Left(tcp), StreamFacts::new(peer))
         }
-        Ok(Some(proxy)) => {
-            let (tcp, peer) = connect_through(parts, destination, &proxy, log).await?;
-            (tcp, peer, Some(proxy::endpoint(&proxy.host, proxy.port)))
-        }
-        Err(error) => {
-            log.skip(Stage::Resolve);
-            log.begin(Stage::Proxy);
-            return Err(error);
-        }
+        Some(proxy) => connect_through(parts, destination, proxy, log).await?,
     };
-    let mut facts = StreamFacts { peer, proxy: through, tls: None };
     if !destination.tls {
-        return Ok(Stream::Plain(Box::new(Plain { tcp, facts })));
+        return Ok(Stream::Plain(Box::new(Plain { transport, facts })));
     }
     log.begin(Stage::Tls);
-    let verifier = parts.trust.verifier(destination.ca_file.as_deref()).await?;
-    let (tls, tls_facts) = tls::handshake(tcp, destination, verifier, log).await?;
+    let (tls, tls_facts) = handshake(parts, destination, transport, &mut facts, log).await?;
     facts.tls = Some(tls_facts);
     Ok(Stream::Tls(Box::new(Tls { tls, facts })))
+}
+
+/// The handshake with the server itself, recorded in the stage that runs.
+async fn handshake(
+    parts: &Parts,
+    destination: &Destination,
+    transport: Transport,
+    facts: &mut StreamFacts,
+    log: &StageLog,
+) -> Result<(TlsStream<Observed<Transport>>, TlsFacts), DialError> {
+    let verifier = parts.trust.verifier(destination.ca_file.as_deref()).await?;
+    let own = match &destination.client_certificate {
+        Some(files) => Some(parts.trust.own(files).await?),
+        None => None,
+    };
+    if let Some(own) = &own {
+        log.fact("client_certificate", own.facts.to_facts());
+        facts.client_certificate = Some(own.facts.clone());
+    }
+    let peer =
+        tls::Peer { host: &destination.host, endpoint: destination.endpoint(), alpn: destination.alpn };
+    let shaken = tls::handshake(transport, &peer, verifier, own).await;
+    let seen = shaken.as_ref().map_or_else(|failed| &failed.facts, |(_, facts)| facts);
+    seen.record(log);
+    shaken.map_err(|failed| failed.error)
 }
 
 async fn connect_directly(
@@ -77,9 +99,9 @@ async fn connect_directly(
 async fn connect_through(
     parts: &Parts,
     destination: &Destination,
-    proxy: &HttpProxy,
+    proxy: &ProxyServer,
     log: &StageLog,
-) -> Result<(TcpStream, SocketAddr), DialError> {
+) -> Result<(Transport, StreamFacts), DialError> {
     let shown = proxy::endpoint(&proxy.host, proxy.port);
     // A name goes to the proxy as it is; an address needs no lookup to be judged.
     if let Ok(address) = destination.host.parse::<IpAddr>() {
@@ -90,6 +112,8 @@ async fn connect_through(
     }
     log.begin(Stage::Proxy);
     log.fact("proxy", shown.as_str());
+    log.fact("kind", proxy.kind.as_str());
+    log.fact("authentication", proxy.authorization.as_ref().map(|_| authentication(proxy.kind)));
     let unreachable = |problem| DialError::ProxyUnreachable { proxy: shown.clone(), problem };
     // The proxy is the operator's own word, so that no rule about addresses applies to it.
     let addresses = parts.lookup.addresses(&proxy.host).await.map_err(|error| {
@@ -100,14 +124,64 @@ async fn connect_through(
     })?;
     let race = Race::run(&addresses, proxy.port).await;
     log.fact("attempts", race.attempts());
-    let (mut tcp, peer) = race.outcome().map_err(unreachable)?;
+    let (tcp, peer) = race.outcome().map_err(unreachable)?;
     log.fact("address", peer.to_string());
 
+    let mut facts = StreamFacts { proxy: Some(shown.clone()), ..StreamFacts::new(peer) };
     let target = destination.endpoint();
-    tunnel::open(&mut tcp, &target, proxy).await?;
+    let transport = match proxy.kind {
+        ProxyKind::Http => {
+            let mut tcp = tcp;
+            tunnel::open(&mut tcp, &target, proxy, log).await?;
+            Transport::Left(tcp)
+        }
+        ProxyKind::Https => {
+            let (mut tls, tls_facts) = shake_hands_with_proxy(parts, destination, proxy, tcp, log).await?;
+            facts.proxy_tls = Some(tls_facts);
+            tunnel::open(&mut tls, &target, proxy, log).await?;
+            Transport::Right(Box::new(tls))
+        }
+        ProxyKind::Socks5 => {
+            let opened = socks::open(tcp, destination, proxy).await;
+            if let Err(error @ DialError::BehindProxy { .. }) = opened {
+                // The proxy did its work; what it met is the target's.
+                log.begin(Stage::Connect);
+                log.fact("through", shown.as_str());
+                return Err(error);
+            }
+            Transport::Left(opened?)
+        }
+    };
     log.begin(Stage::Connect);
     log.fact("through", shown.as_str());
-    Ok((tcp, peer))
+    Ok((transport, facts))
+}
+
+/// TLS with the proxy itself; its facts are one fact of the stage that runs.
+async fn shake_hands_with_proxy(
+    parts: &Parts,
+    destination: &Destination,
+    proxy: &ProxyServer,
+    tcp: TcpStream,
+    log: &StageLog,
+) -> Result<(TlsStream<Observed<TcpStream>>, TlsFacts), DialError> {
+    let endpoint = proxy::endpoint(&proxy.host, proxy.port);
+    let of_proxy = |cause| DialError::ProxyTls { proxy: endpoint.clone(), cause: Box::new(cause) };
+    let verifier = parts.trust.verifier(destination.proxy_ca_file.as_deref()).await.map_err(of_proxy)?;
+    // Nothing is announced: a proxy that chose HTTP/2 could not be asked for a tunnel by HTTP/1.1.
+    let peer = tls::Peer { host: &proxy.host, endpoint: endpoint.clone(), alpn: Alpn::None };
+    let shaken = tls::handshake(tcp, &peer, verifier, None).await;
+    let seen = shaken.as_ref().map_or_else(|failed| &failed.facts, |(_, facts)| facts);
+    log.fact("tls", seen.to_facts());
+    shaken.map_err(|failed| of_proxy(failed.error))
+}
+
+/// How a user and a password are shown to a proxy.
+fn authentication(kind: ProxyKind) -> &'static str {
+    match kind {
+        ProxyKind::Http | ProxyKind::Https => "basic",
+        ProxyKind::Socks5 => "password",
+    }
 }
 
 /// An obstacle on the way to a destination as a failed connection.

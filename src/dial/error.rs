@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::{ProxyKind, ProxySettingProblem};
+use crate::credential::LoadError;
 use crate::policy::AddressRefusal;
 use crate::report::Stage;
 
@@ -54,29 +56,51 @@ pub enum DialError {
         /// What stood in the way.
         problem: Obstacle,
     },
-    /// The proxy answered 407.
+    /// TLS with the proxy itself did not come about.
+    #[error("the proxy {proxy}: {cause}")]
+    ProxyTls {
+        /// The proxy as `host:port`.
+        proxy: String,
+        /// Why, as for a server.
+        cause: Box<DialError>,
+    },
+    /// The proxy answered 407, or took none of the ways of SOCKS to authenticate that it was offered.
     #[error("the proxy {proxy} demands authentication")]
     ProxyAuthRequired {
         /// The proxy as `host:port`.
         proxy: String,
-        /// The schemes that it offers, in lower case, such as `basic`, `ntlm`, `negotiate`.
+        /// What it speaks.
+        kind: ProxyKind,
+        /// The schemes that it offers, in lower case, such as `basic`, `ntlm`, `negotiate`. SOCKS tells none.
         schemes: Vec<String>,
         /// Whether a user and a password were sent and not accepted.
         credentials_sent: bool,
     },
-    /// The proxy answered CONNECT with another status than 2xx and 407.
-    #[error("the proxy {proxy} refused the tunnel with status {status}")]
+    /// The proxy refused the tunnel: with another status than 2xx and 407, or by a reply of SOCKS.
+    #[error("the proxy {proxy} refused the tunnel with {reply}")]
     ProxyRefused {
         /// The proxy as `host:port`.
         proxy: String,
-        /// The status.
-        status: u16,
+        /// Its answer.
+        reply: ProxyReply,
     },
-    /// What the proxy answered to CONNECT is no HTTP, is cut off or has no end.
-    #[error("the proxy {proxy} did not answer CONNECT in HTTP")]
-    ProxyNotHttp {
+    /// What the proxy answered is not what it is said to speak, is cut off or has no end.
+    #[error("the proxy {proxy} did not answer as one that speaks {}", .kind.as_str())]
+    ProxyProtocol {
         /// The proxy as `host:port`.
         proxy: String,
+        /// What it should speak.
+        kind: ProxyKind,
+    },
+    /// The proxy did its work, and met this on the way to the target; only SOCKS tells so much.
+    #[error("the proxy {proxy} says of {endpoint}: {problem}")]
+    BehindProxy {
+        /// The proxy as `host:port`.
+        proxy: String,
+        /// The target as `host:port`.
+        endpoint: String,
+        /// What stood in the way.
+        problem: Obstacle,
     },
     /// Nothing listens there, or a firewall rejects.
     #[error("{endpoint} refused the connection")]
@@ -187,9 +211,23 @@ pub enum DialError {
     /// No common version of TLS or no common suite.
     #[error("the server offers no version of TLS and no cipher suite that is considered safe")]
     LegacyOnly,
-    /// The server wants a certificate of the client's and refused without.
-    #[error("the server demands a client certificate")]
-    ClientCertificateRequired,
+    /// The server wants a certificate of the client's, and refused without or did not accept it.
+    #[error("the server demands a client certificate{}", if *.sent { " and did not accept the one that was sent" } else { "; none was sent" })]
+    ClientCertificateRequired {
+        /// Whether one was sent.
+        sent: bool,
+    },
+    /// The client certificate that the operator named cannot be used.
+    #[error("the client certificate cannot be used: {}: {problem}", .path.display())]
+    ClientCertificate {
+        /// The file that is at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ClientCertificateProblem,
+    },
+    /// The chain that came through the proxy is not the one that the server shows without it.
+    #[error("{0}")]
+    Intercepted(Box<Interception>),
     /// The handshake ended in another alert or break of the rules of TLS.
     #[error("the TLS handshake failed")]
     TlsFailed {
@@ -209,6 +247,27 @@ pub enum DialError {
     ClientSetup,
 }
 
+/// Two chains for one server: one came through the proxy, the other without it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the certificate of {subject} was issued by {issuer}, and the server's own, seen without the proxy {proxy}, by \
+     {direct_issuer}"
+)]
+pub struct Interception {
+    /// The proxy as `host:port`.
+    pub proxy: String,
+    /// The subject of the certificate that came through the proxy.
+    pub subject: String,
+    /// The issuer at the end of the chain that came through the proxy.
+    pub issuer: String,
+    /// SHA-256 of that certificate, hex with colons.
+    pub fingerprint: String,
+    /// The issuer at the end of the server's own chain.
+    pub direct_issuer: String,
+    /// SHA-256 of the server's own certificate.
+    pub direct_fingerprint: String,
+}
+
 /// Why a resolver gave no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResolverProblem {
@@ -226,7 +285,7 @@ pub enum ResolverProblem {
     Code(i32),
 }
 
-/// What stood between this host and a proxy.
+/// What stood between this host and a proxy, or between a proxy and its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// Its name does not exist.
@@ -252,15 +311,47 @@ pub enum Obstacle {
     Socket(io::ErrorKind),
 }
 
-/// What is wrong with a variable that names a proxy. The value is never repeated: it may hold a password.
+/// How a proxy refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyReply {
+    /// A status of HTTP.
+    #[error("status {0}")]
+    Status(u16),
+    /// A reply of SOCKS (RFC 1928, section 6): 1 is a general failure, 2 a rule of the proxy's.
+    #[error("the SOCKS reply {0}")]
+    Socks(u8),
+    /// A reply of SOCKS that the protocol does not define.
+    #[error("a SOCKS reply that the protocol does not define")]
+    SocksUnknown,
+}
+
+/// What is wrong with a client certificate or its key. No variant holds anything of the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProxySettingProblem {
-    /// A scheme other than http.
-    #[error("the scheme `{0}` is not supported, only http is")]
-    Scheme(String),
-    /// No URL and no `host:port`.
-    #[error("it is not of the form http://[user:password@]host[:port]")]
-    Form,
+pub enum ClientCertificateProblem {
+    /// The certificate's file cannot be read.
+    #[error("it cannot be read ({0:?})")]
+    Unreadable(io::ErrorKind),
+    /// The key's file cannot be had, or others can read it.
+    #[error("{0}")]
+    Key(LoadError),
+    /// It is over the limit.
+    #[error("it is larger than {} bytes", super::MAX_CLIENT_CERTIFICATE_BYTES)]
+    TooLarge,
+    /// It holds no certificate in PEM.
+    #[error("it holds no certificate in PEM")]
+    NoCertificate,
+    /// It holds no private key in PEM.
+    #[error("it holds no private key in PEM")]
+    NoKey,
+    /// The key is encrypted.
+    #[error("the private key in it is encrypted")]
+    EncryptedKey,
+    /// The key is of a kind that TLS here cannot use.
+    #[error("the private key in it is of a kind that cannot be used")]
+    UnsupportedKey,
+    /// The certificate was made for another key.
+    #[error("it is not the key of the certificate")]
+    Mismatch,
 }
 
 /// What is wrong with a certificate in itself.
@@ -315,10 +406,12 @@ impl DialError {
             }
             Self::ProxySetting { .. }
             | Self::ProxyUnreachable { .. }
+            | Self::ProxyTls { .. }
             | Self::ProxyAuthRequired { .. }
             | Self::ProxyRefused { .. }
-            | Self::ProxyNotHttp { .. } => Stage::Proxy,
-            Self::Refused { .. }
+            | Self::ProxyProtocol { .. } => Stage::Proxy,
+            Self::BehindProxy { .. }
+            | Self::Refused { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
             | Self::Reset { .. }
@@ -333,7 +426,9 @@ impl DialError {
             | Self::NameMismatch { .. }
             | Self::InvalidCertificate { .. }
             | Self::LegacyOnly
-            | Self::ClientCertificateRequired
+            | Self::ClientCertificateRequired { .. }
+            | Self::ClientCertificate { .. }
+            | Self::Intercepted(_)
             | Self::TlsFailed { .. }
             | Self::CaFile { .. } => Stage::Tls,
         }

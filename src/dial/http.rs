@@ -14,9 +14,9 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, redirect, retry};
 use url::Url;
 
-use super::tls::verify::Verifier;
+use super::tls::{Setup, Shown};
 use super::{Alpn, CONNECT_TIMEOUT, Destination, DialError, HttpError, Parts, USER_AGENT, names, proxy, tls};
-use crate::config::HttpProxy;
+use crate::config::{ClientCertificate, ProxyKind, ProxyServer};
 use crate::credential::basic;
 use crate::policy::AddressRule;
 
@@ -48,11 +48,13 @@ pub struct HttpClient(Arc<Bound>);
 struct Bound {
     parts: Arc<Parts>,
     destination: Destination,
-    proxy: Option<HttpProxy>,
+    proxy: Option<ProxyServer>,
     origin: String,
     base: Url,
-    verifier: Option<Arc<Verifier>>,
+    setup: Setup,
     client: reqwest::Client,
+    /// What became of the client certificate in the client's handshakes.
+    shown: Arc<Shown>,
     /// In use once the server has demanded HTTP/1.1.
     http1_client: OnceLock<reqwest::Client>,
 }
@@ -69,13 +71,15 @@ struct Key {
     tls: bool,
     alpn: Alpn,
     rule: AddressRule,
-    proxy: Option<(String, u16, Option<String>)>,
+    proxy: Option<(ProxyKind, String, u16, Option<String>)>,
     ca_file: Option<PathBuf>,
+    proxy_ca_file: Option<PathBuf>,
+    client_certificate: Option<ClientCertificate>,
 }
 
-/// A client with the verifier that it was made with: a CA file that has changed gives another one.
+/// A client with what it was made with: a CA file or a certificate that has changed gives another one.
 struct Kept {
-    verifier: Option<Arc<Verifier>>,
+    setup: Setup,
     client: HttpClient,
 }
 
@@ -86,16 +90,13 @@ pub(super) async fn client(
     destination: &Destination,
 ) -> Result<HttpClient, DialError> {
     let proxy = proxy::choose(&parts.environment, destination)?;
-    let verifier = match destination.tls {
-        true => Some(parts.trust.verifier(destination.ca_file.as_deref()).await?),
-        false => None,
-    };
+    let setup = parts.trust.setup(destination, proxy.as_ref()).await?;
     let key = Key::new(destination, proxy.as_ref());
-    if let Some(client) = clients.find(&key, verifier.as_ref()) {
+    if let Some(client) = clients.find(&key, &setup) {
         return Ok(client);
     }
-    let client = HttpClient::build(parts, destination, proxy, verifier.clone())?;
-    clients.keep(key, Kept { verifier, client: client.clone() });
+    let client = HttpClient::build(parts, destination, proxy, setup.clone())?;
+    clients.keep(key, Kept { setup, client: client.clone() });
     Ok(client)
 }
 
@@ -143,8 +144,8 @@ impl HttpClient {
     fn build(
         parts: &Arc<Parts>,
         destination: &Destination,
-        proxy: Option<HttpProxy>,
-        verifier: Option<Arc<Verifier>>,
+        proxy: Option<ProxyServer>,
+        setup: Setup,
     ) -> Result<Self, DialError> {
         // The HTTP library asks no resolver about a host that is an address, so policy is asked here.
         if let Ok(address) = destination.host.parse::<IpAddr>() {
@@ -152,9 +153,9 @@ impl HttpClient {
         }
         let base = base_url(destination)?;
         let origin = base.origin().ascii_serialization();
-        let client = library_client(parts, destination, proxy.as_ref(), verifier.as_ref(), destination.alpn)?;
+        let (client, shown) = library_client(parts, destination, proxy.as_ref(), &setup, destination.alpn)?;
         let (parts, destination, http1_client) = (Arc::clone(parts), destination.clone(), OnceLock::new());
-        let bound = Bound { parts, destination, proxy, origin, base, verifier, client, http1_client };
+        let bound = Bound { parts, destination, proxy, origin, base, setup, client, shown, http1_client };
         Ok(Self(Arc::new(bound)))
     }
 }
@@ -193,8 +194,9 @@ impl Bound {
     }
 
     fn http1_client(&self) -> Result<&reqwest::Client, DialError> {
-        let (proxy, verifier) = (self.proxy.as_ref(), self.verifier.as_ref());
-        let client = library_client(&self.parts, &self.destination, proxy, verifier, Alpn::Http1)?;
+        let proxy = self.proxy.as_ref();
+        // The certificate fares here as it did in the handshake before, whose memory is the one that counts.
+        let (client, _) = library_client(&self.parts, &self.destination, proxy, &self.setup, Alpn::Http1)?;
         Ok(self.http1_client.get_or_init(|| client))
     }
 }
@@ -203,10 +205,14 @@ impl Bound {
 fn library_client(
     parts: &Arc<Parts>,
     destination: &Destination,
-    proxy: Option<&HttpProxy>,
-    verifier: Option<&Arc<Verifier>>,
+    proxy: Option<&ProxyServer>,
+    setup: &Setup,
     alpn: Alpn,
-) -> Result<reqwest::Client, DialError> {
+) -> Result<(reqwest::Client, Arc<Shown>), DialError> {
+    // Without TLS to the server, a proxy in between is spoken to as is said here.
+    let alpn = if destination.tls { alpn } else { Alpn::Http1 };
+    // Where nobody speaks TLS the configuration is never used, and the library insists on one.
+    let (config, shown) = tls::for_client(setup, alpn)?;
     let mut builder = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())
@@ -232,10 +238,8 @@ fn library_client(
     if let Some(proxy) = proxy {
         builder = builder.proxy(library_proxy(proxy)?);
     }
-    // Without TLS the configuration is never used, and the library insists on one.
-    let verifier = verifier.cloned().unwrap_or_default();
-    builder = builder.tls_backend_preconfigured(tls::for_client(verifier, alpn)?);
-    builder.build().map_err(|_| DialError::ClientSetup)
+    builder = builder.tls_backend_preconfigured(config);
+    Ok((builder.build().map_err(|_| DialError::ClientSetup)?, shown))
 }
 
 impl fmt::Debug for HttpClient {
@@ -264,15 +268,10 @@ pub async fn read_limited(mut response: reqwest::Response, max_bytes: usize) -> 
 }
 
 impl Clients {
-    fn find(&self, key: &Key, verifier: Option<&Arc<Verifier>>) -> Option<HttpClient> {
+    fn find(&self, key: &Key, setup: &Setup) -> Option<HttpClient> {
         let clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = clients.get(key)?;
-        let is_same = match (&kept.verifier, verifier) {
-            (Some(kept), Some(verifier)) => Arc::ptr_eq(kept, verifier),
-            (None, None) => true,
-            _ => false,
-        };
-        is_same.then(|| kept.client.clone())
+        kept.setup.is_same(setup).then(|| kept.client.clone())
     }
 
     fn keep(&self, key: Key, kept: Kept) {
@@ -285,9 +284,9 @@ impl Clients {
 }
 
 impl Key {
-    fn new(destination: &Destination, proxy: Option<&HttpProxy>) -> Self {
+    fn new(destination: &Destination, proxy: Option<&ProxyServer>) -> Self {
         // A digest of the credentials tells two of them apart without keeping them.
-        let credentials = |proxy: &HttpProxy| {
+        let credentials = |proxy: &ProxyServer| {
             let authorization = proxy.authorization.as_ref()?;
             let value = basic(&authorization.user, &authorization.password);
             Some(tls::certificate::fingerprint(value.expose().as_bytes()))
@@ -298,8 +297,10 @@ impl Key {
             tls: destination.tls,
             alpn: destination.alpn,
             rule: destination.rule,
-            proxy: proxy.map(|proxy| (proxy.host.clone(), proxy.port, credentials(proxy))),
+            proxy: proxy.map(|proxy| (proxy.kind, proxy.host.clone(), proxy.port, credentials(proxy))),
             ca_file: destination.ca_file.clone(),
+            proxy_ca_file: destination.proxy_ca_file.clone(),
+            client_certificate: destination.client_certificate.clone(),
         }
     }
 }
@@ -313,7 +314,7 @@ struct Guarded {
 
 impl Guarded {
     /// Through a proxy, the proxy's own name is all that is looked up, and no rule applies to it.
-    fn new(parts: &Arc<Parts>, destination: &Destination, proxy: Option<&HttpProxy>) -> Self {
+    fn new(parts: &Arc<Parts>, destination: &Destination, proxy: Option<&ProxyServer>) -> Self {
         let (host, rule) = match proxy {
             Some(proxy) => (proxy.host.clone(), None),
             None => (destination.host.clone(), Some(destination.rule)),
@@ -355,10 +356,19 @@ fn base_url(destination: &Destination) -> Result<Url, DialError> {
     url.map_err(|_| DialError::NameNotFound { host: destination.host.clone() })
 }
 
-fn library_proxy(proxy: &HttpProxy) -> Result<reqwest::Proxy, DialError> {
-    let url = format!("http://{}", proxy::endpoint(&proxy.host, proxy.port));
+fn library_proxy(proxy: &ProxyServer) -> Result<reqwest::Proxy, DialError> {
+    let scheme = match proxy.kind {
+        ProxyKind::Http => "http",
+        ProxyKind::Https => "https",
+        // By this name the library leaves the lookup to the proxy.
+        ProxyKind::Socks5 => "socks5h",
+    };
+    let url = format!("{scheme}://{}", proxy::endpoint(&proxy.host, proxy.port));
     let mut made = reqwest::Proxy::all(url).map_err(|_| DialError::ClientSetup)?;
-    if let Some(authorization) = &proxy.authorization {
+    let Some(authorization) = &proxy.authorization else { return Ok(made) };
+    if proxy.kind == ProxyKind::Socks5 {
+        made = made.basic_auth(&authorization.user, authorization.password.expose());
+    } else {
         let value = basic(&authorization.user, &authorization.password);
         let mut value = HeaderValue::from_str(value.expose()).map_err(|_| DialError::ClientSetup)?;
         value.set_sensitive(true);

@@ -4,21 +4,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use percent_encoding::percent_decode_str;
 
-use super::error::{DialError, ProxySettingProblem};
+use super::error::DialError;
 use super::{Alpn, Destination};
-use crate::config::{HttpProxy, Proxy, ProxyAuthorization};
-use crate::remote_url::RemoteUrl;
-use crate::secret::Secret;
+use crate::config::{Proxy, ProxyServer, ProxySettingProblem};
 
-/// The variables that are read. `HTTP_PROXY` is not among them, as with curl: a web server that runs a
-/// program sets it from a request's header.
-const VARIABLES: [&str; 7] =
-    ["https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
+/// Set by web servers for the programs that they run (RFC 3875, section 4.1.12). Such a program must not
+/// believe `HTTP_PROXY`, which then comes from a header of the request.
+const CGI_MARK: &str = "REQUEST_METHOD";
 
-/// What the standard variables say about proxies: `HTTPS_PROXY`, `http_proxy`, `ALL_PROXY`, `NO_PROXY`, each
-/// (but `http_proxy`) in either case, the lower case first.
+/// What the standard variables say about proxies: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each
+/// in either case, the lower case first.
 #[derive(Debug, Clone, Default)]
 pub struct ProxyEnvironment {
     https: Option<Setting>,
@@ -31,7 +27,7 @@ pub struct ProxyEnvironment {
 #[derive(Debug, Clone)]
 struct Setting {
     variable: &'static str,
-    proxy: Result<HttpProxy, ProxySettingProblem>,
+    proxy: Result<ProxyServer, ProxySettingProblem>,
 }
 
 /// One entry of `NO_PROXY`.
@@ -72,19 +68,21 @@ impl ProxyEnvironment {
             names.iter().copied().find_map(set)
         };
         let setting = |names: &[&'static str]| {
-            first(names).map(|(variable, text)| Setting { variable, proxy: parse_proxy(&text) })
+            first(names).map(|(variable, text)| Setting { variable, proxy: ProxyServer::parse(&text) })
         };
-        let [https, https_upper, http, all, all_upper, no, no_upper] = VARIABLES;
+        let http: &[&'static str] =
+            if value(CGI_MARK).is_some() { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };
+        let exempt = first(&["no_proxy", "NO_PROXY"]);
         Self {
-            https: setting(&[https, https_upper]),
-            http: setting(&[http]),
-            all: setting(&[all, all_upper]),
-            exempt: first(&[no, no_upper]).map(|(_, text)| parse_exemptions(&text)).unwrap_or_default(),
+            https: setting(&["https_proxy", "HTTPS_PROXY"]),
+            http: setting(http),
+            all: setting(&["all_proxy", "ALL_PROXY"]),
+            exempt: exempt.map(|(_, text)| parse_exemptions(&text)).unwrap_or_default(),
         }
     }
 
     /// The proxy that the variables name for a destination.
-    fn proxy_for(&self, destination: &Destination) -> Result<Option<HttpProxy>, DialError> {
+    fn proxy_for(&self, destination: &Destination) -> Result<Option<ProxyServer>, DialError> {
         // An SSH client does not look at these, and a proxy elsewhere cannot reach this host's loopback.
         if destination.alpn == Alpn::None || is_loopback(&destination.host) {
             return Ok(None);
@@ -107,10 +105,10 @@ impl ProxyEnvironment {
 pub(super) fn choose(
     environment: &ProxyEnvironment,
     destination: &Destination,
-) -> Result<Option<HttpProxy>, DialError> {
+) -> Result<Option<ProxyServer>, DialError> {
     match &destination.proxy {
         Proxy::Direct => Ok(None),
-        Proxy::Http(proxy) => Ok(Some(proxy.clone())),
+        Proxy::Through(proxy) => Ok(Some(proxy.clone())),
         Proxy::Environment => environment.proxy_for(destination),
     }
 }
@@ -124,39 +122,6 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Parses `[http://][user[:password]@]host[:port][/]`. The port is 80 where none is named.
-fn parse_proxy(text: &str) -> Result<HttpProxy, ProxySettingProblem> {
-    let rest = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        // A password may hold "://" in a text without a scheme: only what looks like a scheme is repeated.
-        Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) && scheme.len() <= 8 => {
-            return Err(ProxySettingProblem::Scheme(scheme.to_ascii_lowercase()));
-        }
-        Some(_) => return Err(ProxySettingProblem::Form),
-        None => text,
-    };
-    let (user_info, host_port) = match rest.rsplit_once('@') {
-        Some((user_info, host_port)) => (Some(user_info), host_port),
-        None => (None, rest),
-    };
-    let host_port = host_port.trim_end_matches('/');
-    if host_port.contains('/') {
-        return Err(ProxySettingProblem::Form);
-    }
-    let url = RemoteUrl::parse(&format!("http://{host_port}")).map_err(|_| ProxySettingProblem::Form)?;
-    let authorization = user_info.map(parse_user_info).transpose()?;
-    Ok(HttpProxy { host: url.host().to_owned(), port: url.port(), authorization })
-}
-
-fn parse_user_info(text: &str) -> Result<ProxyAuthorization, ProxySettingProblem> {
-    let decoded = |part: &str| match percent_decode_str(part).decode_utf8() {
-        Ok(part) if !part.chars().any(char::is_control) => Ok(part.into_owned()),
-        _ => Err(ProxySettingProblem::Form),
-    };
-    let (user, password) = text.split_once(':').unwrap_or((text, ""));
-    Ok(ProxyAuthorization { user: decoded(user)?, password: Secret::new(decoded(password)?) })
 }
 
 fn parse_exemptions(text: &str) -> Vec<Exemption> {

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::config::ProxyKind;
 use crate::policy::AddressRule;
+use crate::remote_url::RemoteUrl;
 
 fn environment(pairs: &[(&str, &str)]) -> ProxyEnvironment {
     ProxyEnvironment::from_map(&pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
@@ -17,6 +19,8 @@ fn destination(url: &str) -> Destination {
         rule: AddressRule::Remote,
         proxy: Proxy::Environment,
         ca_file: None,
+        proxy_ca_file: None,
+        client_certificate: None,
     }
 }
 
@@ -31,7 +35,9 @@ fn each_scheme_has_its_variable_and_lower_case_comes_first() {
     assert_eq!(chosen(&all, "https://a.example").as_deref(), Some("low:2"));
     assert_eq!(chosen(&all[..1], "https://a.example").as_deref(), Some("up:1"));
     assert_eq!(chosen(&all, "http://a.example").as_deref(), Some("plain:3"));
-    assert_eq!(chosen(&[("HTTP_PROXY", "evil:1")], "http://a.example"), None);
+    assert_eq!(chosen(&[("HTTP_PROXY", "up:1")], "http://a.example").as_deref(), Some("up:1"));
+    // What a web server runs cannot tell a variable from a header of the request.
+    assert_eq!(chosen(&[("HTTP_PROXY", "evil:1"), ("REQUEST_METHOD", "GET")], "http://a.example"), None);
     assert_eq!(chosen(&[("ALL_PROXY", "any")], "https://a.example").as_deref(), Some("any:80"));
     assert_eq!(chosen(&[("ALL_PROXY", "any")], "git@a.example:b/c"), None);
     assert_eq!(chosen(&[("https_proxy", "")], "https://a.example"), None);
@@ -63,6 +69,12 @@ fn exemptions_are_names_suffixes_ports_networks_or_everything() {
     assert!(exempt("[2001:db8::1]:443", "https://[2001:db8::1]"));
     assert!(exempt("*", "https://a.example"));
     assert!(!exempt(".", "https://a.example"));
+    assert!(exempt("a.example.", "https://a.example") && exempt("*.a.example", "https://x.a.example"));
+    assert!(exempt("10.1.2.3", "https://10.1.2.3:8443") && !exempt("10.1.2.3:1", "https://10.1.2.3"));
+    assert!(exempt("10.0.0.0/8:8443", "https://10.1.2.3:8443"));
+    assert!(exempt(".a.example:8443", "https://x.a.example:8443"));
+    assert!(!exempt(".a.example:8443", "https://x.a.example"));
+    assert!(!exempt("", "https://a.example") && !exempt("10.0.0.0/8", "https://a.example"));
 }
 
 #[test]
@@ -79,8 +91,8 @@ fn user_and_password_are_taken_and_never_shown() {
 #[test]
 fn a_proxy_of_another_kind_is_named_without_its_value() {
     for (value, problem) in [
-        ("socks5://u:hunter2@p:1", ProxySettingProblem::Scheme("socks5".into())),
-        ("https://p:1", ProxySettingProblem::Scheme("https".into())),
+        ("socks4://u:hunter2@p:1", ProxySettingProblem::Scheme("socks4".into())),
+        ("ftp://p:1", ProxySettingProblem::Scheme("ftp".into())),
         ("http://p:99999", ProxySettingProblem::Form),
         ("http://", ProxySettingProblem::Form),
         ("http://u:hunter2@p:1/path", ProxySettingProblem::Form),
@@ -93,10 +105,26 @@ fn a_proxy_of_another_kind_is_named_without_its_value() {
 }
 
 #[test]
+fn each_kind_of_proxy_has_its_scheme_and_its_port() {
+    let of = |text: &str| {
+        let proxy = choose(&environment(&[("ALL_PROXY", text)]), &destination("https://a.example"));
+        let proxy = proxy.unwrap().unwrap();
+        (proxy.kind, endpoint(&proxy.host, proxy.port), proxy.url())
+    };
+    let expected = |kind, endpoint: &str, url: &str| (kind, endpoint.to_owned(), url.to_owned());
+    assert_eq!(of("p"), expected(ProxyKind::Http, "p:80", "http://p:80"));
+    assert_eq!(of("https://p"), expected(ProxyKind::Https, "p:443", "https://p:443"));
+    assert_eq!(of("SOCKS5://p/"), expected(ProxyKind::Socks5, "p:1080", "socks5://p:1080"));
+    assert_eq!(of("socks5h://u:x@[::1]"), expected(ProxyKind::Socks5, "[::1]:1080", "socks5://[::1]:1080"));
+    assert_eq!(of("socks5h://[::1]:99"), expected(ProxyKind::Socks5, "[::1]:99", "socks5://[::1]:99"));
+    assert_eq!(of("https://p:80"), expected(ProxyKind::Https, "p:80", "https://p:80"));
+}
+
+#[test]
 fn the_declared_way_wins_over_the_environment() {
     let environment = environment(&[("https_proxy", "p:1")]);
     let mut destination = destination("https://localhost");
-    destination.proxy = Proxy::Http(HttpProxy { host: "q".into(), port: 2, authorization: None });
+    destination.proxy = Proxy::Through(ProxyServer::new(ProxyKind::Socks5, "q", 2));
     assert_eq!(choose(&environment, &destination).unwrap().unwrap().host, "q");
     destination.host = "a.example".into();
     destination.proxy = Proxy::Direct;

@@ -3,6 +3,7 @@
 //! Every match here is exhaustive, so that a new way to fail cannot be without a diagnosis.
 
 mod connection;
+mod proxy;
 mod remote;
 mod source;
 

@@ -6,9 +6,9 @@ use std::io;
 use reqwest::header::{HeaderMap, PROXY_AUTHENTICATE};
 
 use super::{Bound, READ_TIMEOUT};
-use crate::config::HttpProxy;
+use crate::config::{ProxyKind, ProxyServer};
 use crate::dial::error::Obstacle;
-use crate::dial::tls::classify;
+use crate::dial::tls::{Shown, classify};
 use crate::dial::{DialError, HttpError, connect, proxy, tunnel};
 use crate::report::StageLog;
 
@@ -62,7 +62,7 @@ impl Causes {
 pub(super) async fn explain(bound: &Bound, error: &reqwest::Error) -> HttpError {
     let causes = Causes::of(error);
     if !error.is_connect() {
-        return while_running(error, causes);
+        return while_running(error, causes, Some(&bound.shown));
     }
     if let Some(found) = while_connecting(bound, error, causes) {
         return HttpError::Dial(found);
@@ -76,7 +76,10 @@ pub(super) async fn explain(bound: &Bound, error: &reqwest::Error) -> HttpError 
 
 /// The cause of a failed connection, where the error itself tells it.
 fn while_connecting(bound: &Bound, error: &reqwest::Error, causes: Causes) -> Option<DialError> {
-    if let Some(rejected) = causes.tls.as_ref().and_then(classify::rejected_in) {
+    let speaks_tls_itself = bound.proxy.as_ref().is_some_and(|proxy| proxy.kind == ProxyKind::Https);
+    if let Some(rejected) = causes.tls.as_ref().and_then(classify::rejected_in)
+        && !speaks_tls_itself
+    {
         return Some(classify::rejection(rejected, &bound.destination.host));
     }
     // Whether the proxy or the server behind it is at fault is not told, nor what an alert was about.
@@ -96,12 +99,12 @@ fn while_connecting(bound: &Bound, error: &reqwest::Error, causes: Causes) -> Op
 }
 
 /// The cause of a failure after the connection had come about.
-fn while_running(error: &reqwest::Error, causes: Causes) -> HttpError {
+fn while_running(error: &reqwest::Error, causes: Causes, shown: Option<&Shown>) -> HttpError {
     match causes {
         // In TLS 1.3 the server refuses after the handshake, so that the first read meets the alert.
         Causes { tls: Some(rustls::Error::AlertReceived(alert)), .. } => {
-            match classify::alert_received(alert, false) {
-                DialError::ClientCertificateRequired => DialError::ClientCertificateRequired.into(),
+            match classify::alert_received(alert, shown) {
+                error @ DialError::ClientCertificateRequired { .. } => error.into(),
                 _ => HttpError::Interrupted { kind: io::ErrorKind::ConnectionAborted },
             }
         }
@@ -121,15 +124,16 @@ fn while_running(error: &reqwest::Error, causes: Causes) -> HttpError {
 /// For those who read an answer piece by piece. Nothing is dialled to find the cause.
 impl From<reqwest::Error> for HttpError {
     fn from(error: reqwest::Error) -> Self {
-        while_running(&error, Causes::of(&error))
+        while_running(&error, Causes::of(&error), None)
     }
 }
 
 /// A 407 that came as the answer to a request without a tunnel.
-pub(super) fn proxy_authentication(proxy: &HttpProxy, headers: &HeaderMap) -> DialError {
+pub(super) fn proxy_authentication(proxy: &ProxyServer, headers: &HeaderMap) -> DialError {
     let values = headers.get_all(PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     DialError::ProxyAuthRequired {
         proxy: proxy::endpoint(&proxy.host, proxy.port),
+        kind: proxy.kind,
         schemes: values.flat_map(tunnel::offered_schemes).collect(),
         credentials_sent: proxy.authorization.is_some(),
     }

@@ -57,7 +57,8 @@ async fn no_path_leads_off_the_origin() {
     }
     let foreign = reqwest::Request::new(Method::GET, "http://evil.example/".parse().unwrap());
     let library = reqwest::Client::builder();
-    let library = library.tls_backend_preconfigured(tls::for_client(Arc::default(), Alpn::Http1).unwrap());
+    let (config, _) = tls::for_client(&tls::Setup::default(), Alpn::Http1).unwrap();
+    let library = library.tls_backend_preconfigured(config);
     let foreign = reqwest::RequestBuilder::from_parts(library.build().unwrap(), foreign);
     assert_eq!(client.send(foreign).await.unwrap_err(), HttpError::BadRequest);
     assert_eq!(server.connections(), 0);

@@ -61,6 +61,8 @@ pub(super) fn plain(port: u16) -> Destination {
         rule: AddressRule::RemoteOrLoopback,
         proxy: Proxy::Direct,
         ca_file: None,
+        proxy_ca_file: None,
+        client_certificate: None,
     }
 }
 

@@ -7,16 +7,16 @@ use tokio::net::TcpStream;
 
 use super::addresses::request_error;
 use super::rig::{Authority, HOST, Server, closed_port, names, ok, plain, read_head, secure, server_params};
-use crate::config::{HttpProxy, Proxy, ProxyAuthorization};
+use crate::config::{Proxy, ProxyAuthorization, ProxyKind, ProxyServer};
 use crate::dial::{
-    Alpn, Destination, DialError, Door, Names, Obstacle, ProxyEnvironment, Stream, read_limited,
+    Alpn, Destination, DialError, Door, Names, Obstacle, ProxyEnvironment, ProxyReply, Stream, read_limited,
 };
 use crate::policy::AddressRule;
 use crate::report::{Stage, StageLog, Status};
 use crate::secret::Secret;
 
 fn through(port: u16, authorization: Option<ProxyAuthorization>) -> Proxy {
-    Proxy::Http(HttpProxy { host: "127.0.0.1".into(), port, authorization })
+    Proxy::Through(ProxyServer { authorization, ..ProxyServer::new(ProxyKind::Http, "127.0.0.1", port) })
 }
 
 /// A door for which no name exists: through a proxy none is looked up.
@@ -91,6 +91,14 @@ async fn bytes_that_come_with_the_proxys_answer_belong_to_the_tunnel() {
     assert_eq!(said, "SSH-2.0-test\r\n");
 }
 
+fn refused(proxy: String, status: u16) -> DialError {
+    DialError::ProxyRefused { proxy, reply: ProxyReply::Status(status) }
+}
+
+fn not_http(proxy: String) -> DialError {
+    DialError::ProxyProtocol { proxy, kind: ProxyKind::Http }
+}
+
 #[tokio::test]
 async fn each_refusal_of_a_proxy_has_its_name() {
     let authority = Authority::new("unused");
@@ -102,15 +110,16 @@ async fn each_refusal_of_a_proxy_has_its_name() {
             basic_and_ntlm,
             (|proxy| DialError::ProxyAuthRequired {
                 proxy,
+                kind: ProxyKind::Http,
                 schemes: vec!["basic".into(), "ntlm".into()],
                 credentials_sent: false,
             }) as fn(String) -> DialError,
         ),
-        ("HTTP/1.1 403 Forbidden\r\n\r\n", |proxy| DialError::ProxyRefused { proxy, status: 403 }),
-        ("HTTP/1.0 503 Nope\r\n\r\n", |proxy| DialError::ProxyRefused { proxy, status: 503 }),
-        ("SSH-2.0-OpenSSH\r\n\r\n", |proxy| DialError::ProxyNotHttp { proxy }),
-        ("HTTP/1.1 200 OK\r\n", |proxy| DialError::ProxyNotHttp { proxy }),
-        (&endless, |proxy| DialError::ProxyNotHttp { proxy }),
+        ("HTTP/1.1 403 Forbidden\r\n\r\n", |proxy| refused(proxy, 403)),
+        ("HTTP/1.0 503 Nope\r\n\r\n", |proxy| refused(proxy, 503)),
+        ("SSH-2.0-OpenSSH\r\n\r\n", not_http),
+        ("HTTP/1.1 200 OK\r\n", not_http),
+        (&endless, not_http),
     ] {
         let proxy = Server::answering(answer).await;
         let destination = Destination { proxy: through(proxy.port(), None), ..secure(443, &authority) };
@@ -131,7 +140,7 @@ async fn a_proxy_that_is_not_there_is_named() {
         DialError::ProxyUnreachable { proxy: format!("127.0.0.1:{port}"), problem: Obstacle::Refused };
     assert_eq!(request_error(&nameless(), &destination).await, refused);
 
-    let proxy = Proxy::Http(HttpProxy { host: "proxy.corp.example".into(), port: 3128, authorization: None });
+    let proxy = Proxy::Through(ProxyServer::new(ProxyKind::Http, "proxy.corp.example", 3128));
     let destination = Destination { proxy, ..destination };
     let missing = DialError::ProxyUnreachable {
         proxy: "proxy.corp.example:3128".into(),
@@ -163,10 +172,13 @@ async fn the_environments_proxy_is_used_and_a_bad_one_is_refused() {
     let door = Door::with_names(environment, Arc::clone(&names) as Arc<dyn Names>);
     let authority = Authority::new("unused");
     let destination = Destination { proxy: Proxy::Environment, ..secure(443, &authority) };
-    assert!(matches!(request_error(&door, &destination).await, DialError::ProxyRefused { status: 403, .. }));
+    assert!(matches!(
+        request_error(&door, &destination).await,
+        DialError::ProxyRefused { reply: ProxyReply::Status(403), .. }
+    ));
     assert!(names.asked.lock().unwrap().is_empty());
 
-    let environment = ProxyEnvironment::from_map(&variables("socks5://127.0.0.1:1".into()));
+    let environment = ProxyEnvironment::from_map(&variables("socks4://127.0.0.1:1".into()));
     let log = StageLog::default();
     let door = Door::with_names(environment, names);
     let error = door.connect(&destination, &log).await.map(|_| ()).unwrap_err();

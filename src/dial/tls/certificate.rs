@@ -11,6 +11,8 @@ use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
+use crate::report::Facts;
+
 /// How many certificates of a chain are reported.
 const MAX_CERTIFICATES: usize = 10;
 
@@ -60,6 +62,21 @@ impl CertificateFacts {
             is_authority: certificate.is_ca(),
             issuer_url: issuer_url(&certificate),
         }
+    }
+
+    /// What a report says of it.
+    pub(in crate::dial) fn to_facts(&self) -> Facts {
+        let texts = [
+            ("subject", &self.subject),
+            ("issuer", &self.issuer),
+            ("not_before", &self.not_before),
+            ("not_after", &self.not_after),
+            ("fingerprint", &self.fingerprint),
+        ];
+        let mut facts: Facts =
+            texts.into_iter().map(|(name, text)| (name.to_owned(), text.as_str().into())).collect();
+        facts.insert("names".to_owned(), self.names.clone().into());
+        facts
     }
 
     /// Whether it names itself as its issuer.

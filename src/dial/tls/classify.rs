@@ -7,27 +7,30 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use super::certificate::{CertificateFacts, chain_facts};
 use super::verify::Rejected;
-use crate::dial::Destination;
+use super::{Peer, Shown};
 use crate::dial::error::{CertificateProblem, DialError};
+
+/// How many of a peer's first bytes are shown where it does not speak TLS.
+const SHOWN_BYTES: usize = 16;
 
 /// What else is known of the handshake.
 pub(super) struct Seen<'a> {
-    /// Where it went.
-    pub(super) destination: &'a Destination,
+    /// Whom it was with.
+    pub(super) peer: &'a Peer<'a>,
     /// The first bytes that the peer sent.
     pub(super) first_bytes: &'a [u8],
-    /// Whether the server asked for a client certificate.
-    pub(super) was_asked: bool,
+    /// What became of the client certificate.
+    pub(super) shown: &'a Shown,
 }
 
 /// The cause of a failed handshake.
 pub(super) fn handshake_failure(error: &io::Error, seen: &Seen<'_>) -> DialError {
     if let Some(rejected) = rejected(error) {
-        return rejection(rejected, &seen.destination.host);
+        return rejection(rejected, seen.peer.host);
     }
     let error = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     match error {
-        Some(TlsError::AlertReceived(alert)) => alert_received(*alert, seen.was_asked),
+        Some(TlsError::AlertReceived(alert)) => alert_received(*alert, Some(seen.shown)),
         Some(TlsError::InvalidMessage(_) | TlsError::PeerSentOversizedRecord)
             if !speaks_tls(seen.first_bytes) =>
         {
@@ -37,9 +40,11 @@ pub(super) fn handshake_failure(error: &io::Error, seen: &Seen<'_>) -> DialError
         Some(_) => DialError::TlsFailed { alert: None },
         // Without an error of rustls's own it is the socket that broke.
         None if seen.first_bytes.is_empty() => {
-            DialError::Reset { endpoint: seen.destination.endpoint(), during_tls: true }
+            DialError::Reset { endpoint: seen.peer.endpoint.clone(), during_tls: true }
         }
-        None if seen.was_asked => DialError::ClientCertificateRequired,
+        None if seen.shown.was_asked() => {
+            DialError::ClientCertificateRequired { sent: seen.shown.was_sent() }
+        }
         None if !speaks_tls(seen.first_bytes) => {
             DialError::NotTls { first_bytes: printable(seen.first_bytes) }
         }
@@ -47,10 +52,12 @@ pub(super) fn handshake_failure(error: &io::Error, seen: &Seen<'_>) -> DialError
     }
 }
 
-/// What an alert of the server's means for us.
-pub(in crate::dial) fn alert_received(alert: AlertDescription, was_asked: bool) -> DialError {
+/// What an alert of the server's means for us. `shown` is what became of the client certificate, where that is
+/// known.
+pub(in crate::dial) fn alert_received(alert: AlertDescription, shown: Option<&Shown>) -> DialError {
+    let (was_asked, sent) = shown.map_or((false, false), |shown| (shown.was_asked(), shown.was_sent()));
     match alert {
-        AlertDescription::CertificateRequired => DialError::ClientCertificateRequired,
+        AlertDescription::CertificateRequired => DialError::ClientCertificateRequired { sent },
         AlertDescription::HandshakeFailure
         | AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown
@@ -58,7 +65,17 @@ pub(in crate::dial) fn alert_received(alert: AlertDescription, was_asked: bool) 
         | AlertDescription::AccessDenied
             if was_asked =>
         {
-            DialError::ClientCertificateRequired
+            DialError::ClientCertificateRequired { sent }
+        }
+        // These judge a certificate that the server got to see.
+        AlertDescription::UnknownCA
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::DecryptError
+            if sent =>
+        {
+            DialError::ClientCertificateRequired { sent }
         }
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion
@@ -188,5 +205,5 @@ fn speaks_tls(first_bytes: &[u8]) -> bool {
 
 fn printable(bytes: &[u8]) -> String {
     let shown = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
-    bytes.iter().map(shown).collect()
+    bytes.iter().take(SHOWN_BYTES).map(shown).collect()
 }

@@ -17,7 +17,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
-use super::certificate;
+use super::{Setup, certificate};
 use crate::dial::DialError;
 
 /// A chain that was rejected, with the verdict of the standard verification.
@@ -48,6 +48,25 @@ pub(in crate::dial) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
+/// Verifies a proxy by one verifier and every other host by another, for a library that takes only one for both.
+/// Where proxy and server have the same name, either may vouch for it.
+#[derive(Debug)]
+struct ByName {
+    proxy: ProxyTrust,
+    server: Arc<Verifier>,
+}
+
+/// Who vouches for a proxy.
+#[derive(Debug, Clone)]
+pub(in crate::dial) struct ProxyTrust {
+    /// The proxy's host.
+    pub(super) host: String,
+    /// Whether the server has the same.
+    pub(super) is_servers_host: bool,
+    /// Verifies its certificate.
+    pub(in crate::dial) verifier: Arc<Verifier>,
+}
+
 /// The one provider of cryptography.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
@@ -59,8 +78,22 @@ pub(super) fn standard(roots: RootCertStore) -> Option<Arc<WebPkiServerVerifier>
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().ok()
 }
 
-/// The configuration that every use of TLS begins with.
+/// The configuration for a handshake with one peer.
 pub(super) fn client_config(verifier: Arc<Verifier>) -> Result<ClientConfig, DialError> {
+    configured(verifier)
+}
+
+/// The configuration for a library that uses the same for the server and for the proxy. It trusts nobody where
+/// neither speaks TLS.
+pub(super) fn shared_config(setup: &Setup) -> Result<ClientConfig, DialError> {
+    let server = setup.server.clone().unwrap_or_default();
+    match &setup.proxy {
+        Some(proxy) => configured(Arc::new(ByName { proxy: proxy.clone(), server })),
+        None => configured(server),
+    }
+}
+
+fn configured(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, DialError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|_| DialError::ClientSetup)?;
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
@@ -142,5 +175,47 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for ByName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let by = |verifier: &Verifier| {
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        match server_name.to_str() == self.proxy.host.as_str() {
+            true if self.proxy.is_servers_host => by(&self.server).or_else(|_| by(&self.proxy.verifier)),
+            true => by(&self.proxy.verifier),
+            false => by(&self.server),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.server.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.server.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.server.supported_verify_schemes()
     }
 }

@@ -1,7 +1,11 @@
 //! What stands between this host and the server: lookup, proxy, TCP, TLS, SSH up to a session.
 
-use super::{Finding, Subject};
-use crate::dial::{CaFileProblem, DialError, HttpError};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::{Finding, Subject, proxy};
+use crate::credential::LoadError;
+use crate::dial::{CaFileProblem, ClientCertificateProblem, DialError, HttpError};
 use crate::policy::AddressRefusal;
 use crate::provider::Provider;
 use crate::report::Code;
@@ -24,19 +28,16 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
         }
         DialError::ResolverFailed { .. } => (Code::ResolverFailed, seen, vec![]),
         DialError::ProxySetting { variable, .. } => {
-            let remedy = format!("Correct the variable {variable}: http://[user:password@]host[:port].");
+            let form = "SCHEME://[user:password@]host[:port], with http, https or socks5";
+            let remedy = format!("Correct the variable {variable}: {form}.");
             (Code::ProxyUnreachable, seen, vec![remedy])
         }
-        DialError::ProxyUnreachable { .. } | DialError::ProxyNotHttp { .. } => {
-            (Code::ProxyUnreachable, seen, vec![])
-        }
-        DialError::ProxyAuthRequired { schemes, credentials_sent, .. } => {
-            let sent = if *credentials_sent { ", and did not accept what was sent" } else { "" };
-            let offers =
-                if schemes.is_empty() { String::new() } else { format!(" ({})", schemes.join(", ")) };
-            (Code::ProxyAuthRequired, format!("{seen}{offers}{sent}"), vec![])
-        }
-        DialError::ProxyRefused { .. } => (Code::ProxyRefused, seen, vec![]),
+        DialError::ProxyUnreachable { .. }
+        | DialError::ProxyProtocol { .. }
+        | DialError::ProxyTls { .. }
+        | DialError::ProxyAuthRequired { .. }
+        | DialError::ProxyRefused { .. }
+        | DialError::BehindProxy { .. } => proxy::proxy(error, subject),
         DialError::Refused { .. } => (Code::ConnectionRefused, seen, vec![]),
         DialError::TimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
         DialError::Unreachable { .. } => (Code::NetworkUnreachable, seen, vec![]),
@@ -52,13 +53,15 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
         | DialError::NameMismatch { .. }
         | DialError::InvalidCertificate { .. }
         | DialError::LegacyOnly
-        | DialError::ClientCertificateRequired
+        | DialError::ClientCertificateRequired { .. }
+        | DialError::ClientCertificate { .. }
+        | DialError::Intercepted(_)
         | DialError::TlsFailed { .. }
         | DialError::CaFile { .. } => tls(error, subject),
     }
 }
 
-fn tls(error: &DialError, subject: &Subject) -> Finding {
+pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
         DialError::NotTls { first_bytes } => {
@@ -92,7 +95,15 @@ fn tls(error: &DialError, subject: &Subject) -> Finding {
         }
         DialError::InvalidCertificate { .. } => (Code::TlsUntrustedIssuer, seen, vec![]),
         DialError::LegacyOnly => (Code::TlsLegacyOnly, seen, vec![]),
-        DialError::ClientCertificateRequired => (Code::TlsClientCertificateRequired, seen, vec![]),
+        DialError::ClientCertificateRequired { sent } => {
+            (Code::TlsClientCertificateRequired, seen, vec![client_certificate(*sent, subject)])
+        }
+        DialError::ClientCertificate { path, problem } => unusable_client_certificate(path, problem, seen),
+        DialError::Intercepted(found) => {
+            let (through, without) = (&found.fingerprint, &found.direct_fingerprint);
+            let seen = format!("{seen}; fingerprint {through} through the proxy, {without} without");
+            (Code::TlsIntercepted, seen, vec![])
+        }
         DialError::TlsFailed { alert } => {
             let alert = alert.map(|alert| format!("; the server sent the alert {alert}")).unwrap_or_default();
             (Code::TlsLegacyOnly, format!("{seen}{alert}"), vec![])
@@ -105,6 +116,65 @@ fn tls(error: &DialError, subject: &Subject) -> Finding {
     }
 }
 
+fn client_certificate(sent: bool, subject: &Subject) -> String {
+    if sent {
+        return format!(
+            "Ask who runs {} which authorities and names it accepts, and whether the certificate is among its accounts.",
+            subject.host
+        );
+    }
+    format!(
+        "Have a client certificate issued for this host, and name it with its key: client_cert_file and \
+         client_key_file in {} (--client-cert-file and --client-key-file on the command line).",
+        subject.table()
+    )
+}
+
+fn unusable_client_certificate(path: &Path, problem: &ClientCertificateProblem, seen: String) -> Finding {
+    use ClientCertificateProblem as Problem;
+    let path = path.display();
+    let (code, remedy) = match problem {
+        Problem::Unreadable(ErrorKind::NotFound) | Problem::Key(LoadError::Missing { .. }) => (
+            Code::CredentialMissing,
+            format!("Put the file at {path}, or correct its key in the configuration."),
+        ),
+        Problem::Key(LoadError::TooOpen { .. }) => (
+            Code::CredentialUnreadable,
+            format!(
+                "Take it from the other users: chmod 600 {path}; or set strict_modes = false where the platform mounts secrets readable."
+            ),
+        ),
+        Problem::Unreadable(_) | Problem::Key(_) | Problem::TooLarge => {
+            (Code::CredentialUnreadable, format!("Let the agent's user read {path}."))
+        }
+        Problem::NoCertificate => (
+            Code::CredentialUnreadable,
+            format!(
+                "Put the certificate, followed by its intermediate ones, in PEM (-----BEGIN CERTIFICATE-----) into {path}."
+            ),
+        ),
+        Problem::NoKey | Problem::UnsupportedKey => (
+            Code::CredentialUnreadable,
+            format!(
+                "Put the private key, RSA, ECDSA or Ed25519, in PEM (-----BEGIN PRIVATE KEY-----) into {path}."
+            ),
+        ),
+        Problem::EncryptedKey => (
+            Code::CredentialUnreadable,
+            format!(
+                "Write it without its passphrase into a file that only the agent's user can read: openssl pkey -in {path} -out FILE."
+            ),
+        ),
+        Problem::Mismatch => (
+            Code::CredentialUnreadable,
+            "Name the key that the certificate was requested with as client_key_file; both show the same \
+             openssl pkey -pubout and openssl x509 -pubkey -noout."
+                .to_owned(),
+        ),
+    };
+    (code, seen, vec![remedy])
+}
+
 fn trust(what: &str, subject: &Subject) -> String {
     match &subject.ca_file {
         Some(file) => format!("Add {what} to {file} once you have compared its fingerprint."),
@@ -115,7 +185,7 @@ fn trust(what: &str, subject: &Subject) -> String {
     }
 }
 
-fn ca_file(path: &std::path::Path, problem: CaFileProblem) -> String {
+fn ca_file(path: &Path, problem: CaFileProblem) -> String {
     let path = path.display();
     match problem {
         CaFileProblem::Unreadable(_) => format!("Let the agent's user read {path}, or correct ca_file."),
