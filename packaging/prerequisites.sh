@@ -27,6 +27,8 @@ nginx nginx
 fcgiwrap fcgiwrap
 sshd openssh-server
 ssh-keygen openssh-client
+openssl openssl
+puttygen putty-tools
 tinyproxy tinyproxy
 jq jq
 python3 python3

@@ -19,6 +19,7 @@ use crate::dial::{Destination, Door};
 
 pub(crate) use approach::approach;
 pub use error::Error;
+pub use key::{KeyProblem, TypeProblem};
 pub(crate) use key::{fingerprint, key_type};
 pub(crate) use login::{Opened, open};
 pub use transcript::{Algorithms, Kind};
@@ -36,6 +37,8 @@ pub struct Login {
     pub key: Credential,
     /// The keys that hosts are known by.
     pub known_hosts: KnownHosts,
+    /// Whether the server is known to take RSA keys alone: another one is not even shown to it then.
+    pub rsa_alone: bool,
     /// What is found out about the server on the way.
     pub seen: Arc<Seen>,
 }

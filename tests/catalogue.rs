@@ -30,6 +30,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
     ("not_ssh", "tests/diagnoses.rs", "ssh_refusals_are_told_apart"),
     ("connection_reset", "tests/ssh.rs", "what_is_no_ssh_server_or_breaks_off_is_told_apart"),
     ("ssh_no_common_algorithm", "tests/ssh.rs", "algorithms_that_do_not_meet_are_named_on_both_sides"),
+    ("ssh_key_type_unsupported", "tests/ssh_keys.rs", "keys_that_cannot_be_used_are_named_with_the_reason"),
     ("host_key_rsa_only", "tests/ssh.rs", "a_host_that_has_an_rsa_key_alone_is_warned_about"),
     (
         "ssh_rsa_sha2_not_announced",
@@ -114,7 +115,6 @@ const PENDING: &[&str] = &[
     "account_locked",
     "two_factor_required",
     "policy_blocks_token",
-    "ssh_key_type_unsupported",
     "credential_unreadable",
     "reference_not_found",
     "internal",

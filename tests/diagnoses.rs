@@ -129,7 +129,7 @@ async fn connections_that_do_not_come_about_are_told_apart() {
 }
 
 /// Tells that every name is this host.
-struct Loopback;
+pub(crate) struct Loopback;
 
 impl Names for Loopback {
     fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {

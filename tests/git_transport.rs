@@ -75,6 +75,7 @@ pub(crate) fn over_ssh(url: &str, key: &Path, passphrase: Option<&str>, known_ho
         user: url.user().unwrap_or("git").to_owned(),
         key: Credential { name: "key".into(), username: None, material },
         known_hosts: KnownHosts { file: Some(known_hosts.to_owned()) },
+        rsa_alone: false,
         seen: Default::default(),
     };
     Remote { url, access: Access::Ssh(login) }

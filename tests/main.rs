@@ -14,6 +14,7 @@ mod hostile_control_plane;
 mod second_ssh_server;
 mod secrets;
 mod ssh;
+mod ssh_keys;
 mod support;
 mod trial;
 mod url_grammar;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::key::{KeyProblem, TypeProblem};
 use super::transcript::{Algorithms, Kind};
 use crate::dial::DialError;
 use crate::host_key::OfferedKey;
@@ -110,12 +111,20 @@ pub enum Error {
         kind: &'static str,
     },
     /// The key's file is not a private key in a format that is understood.
-    #[error("{source_name} is not a usable private key: {format}")]
+    #[error("{source_name} is not a usable private key: {}", problem.as_str())]
     KeyUnreadable {
         /// Where the key came from.
         source_name: String,
-        /// The format that was found.
-        format: &'static str,
+        /// What was found there.
+        problem: KeyProblem,
+    },
+    /// Keys of that type are not used, here or at the server.
+    #[error("the key is {key_type}: {}", problem.as_str())]
+    KeyTypeUnsupported {
+        /// The type, as in `ssh-dss`.
+        key_type: String,
+        /// Why not.
+        problem: TypeProblem,
     },
     /// The key is encrypted, and there is no passphrase or a wrong one.
     #[error("the passphrase of {source_name} is missing or wrong")]
@@ -171,6 +180,7 @@ impl Error {
             Self::TimedOut { stage, .. } | Self::Disconnected { stage } => *stage,
             Self::NotAKey { .. }
             | Self::KeyUnreadable { .. }
+            | Self::KeyTypeUnsupported { .. }
             | Self::KeyPassphrase { .. }
             | Self::KeyRejected { .. }
             | Self::RsaSha2NotAnnounced { .. }

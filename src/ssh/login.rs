@@ -7,7 +7,7 @@ use ssh2::{Channel, ErrorCode, MethodType, Session};
 use tokio::time::Instant as Deadline;
 
 use super::approach::Approached;
-use super::key::{self, Description};
+use super::key::{self, Description, KeyProblem, TypeProblem, Unusable};
 use super::relay::Relay;
 use super::transcript::{Algorithms, Kind, Transcript, shown};
 use super::{Error, Login};
@@ -261,20 +261,27 @@ fn authenticate(session: &Session, login: &Login, limit: &Limit, log: &StageLog)
     let Credential { material: Material::SshKey { key, passphrase, source }, .. } = &login.key else {
         return Err(Error::NotAKey { kind: login.key.kind().as_str() });
     };
-    let described = key::describe(key.expose());
+    let described = match key::describe(key.expose()) {
+        Ok(described) => described,
+        Err(Unusable::Unreadable(problem)) => {
+            return Err(Error::KeyUnreadable { source_name: source.clone(), problem });
+        }
+        Err(Unusable::Type { key_type, problem }) => {
+            return Err(Error::KeyTypeUnsupported { key_type, problem });
+        }
+    };
     if let Some(fingerprint) = &described.fingerprint {
         log.fact("key_fingerprint", fingerprint.as_str());
     }
     if let Some(key_type) = &described.key_type {
         log.fact("key_type", key_type.as_str());
+        if login.rsa_alone && !described.is_rsa() {
+            let problem = TypeProblem::RsaAlone;
+            return Err(Error::KeyTypeUnsupported { key_type: key_type.clone(), problem });
+        }
     }
-    let unreadable =
-        || Error::KeyUnreadable { source_name: source.clone(), format: described.format.as_str() };
     let wrong_passphrase =
         || Error::KeyPassphrase { source_name: source.clone(), given: passphrase.is_some() };
-    if !described.format.is_private() {
-        return Err(unreadable());
-    }
     if described.encrypted && passphrase.is_none() {
         return Err(wrong_passphrase());
     }
@@ -286,7 +293,9 @@ fn authenticate(session: &Session, login: &Login, limit: &Limit, log: &StageLog)
     let Err(error) = answered else { return Ok(()) };
     match code_of(&error) {
         code::FILE | code::KEYFILE_AUTH_FAILED if described.encrypted => Err(wrong_passphrase()),
-        code::FILE | code::KEYFILE_AUTH_FAILED => Err(unreadable()),
+        code::FILE | code::KEYFILE_AUTH_FAILED => {
+            Err(Error::KeyUnreadable { source_name: source.clone(), problem: KeyProblem::Damaged })
+        }
         code => Err(refusal(session, login, &described, limit, code)),
     }
 }

@@ -6,6 +6,7 @@ mod connection;
 mod proxy;
 mod remote;
 mod source;
+mod ssh;
 
 use crate::config::Server;
 use crate::credential::{CredentialKind, LoadError};

@@ -11,7 +11,7 @@ use crate::credential::{Credential, CredentialKind, LoadError};
 use crate::dial::{Destination, HttpClient};
 use crate::git::{Access, Control, Remote};
 use crate::policy::Refusal;
-use crate::provider::{Provider, gitlab};
+use crate::provider::{Provider, azure_devops, gitlab};
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::{Stage, StageLog};
 use crate::secret::Secret;
@@ -118,7 +118,9 @@ fn ssh_user(url: &RemoteUrl, server: &Server, key: &Credential) -> String {
 /// A repository over SSH. `key` is an SSH key.
 pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools: &Tools) -> Remote {
     let user = ssh_user(&url, &target.server, &key);
+    let rsa_alone = azure_devops::is_cloud_host(url.host());
     let login = Login {
+        rsa_alone,
         door: Arc::clone(&tools.door),
         destination: Destination::for_url(&url, &target.server),
         user,

@@ -72,7 +72,7 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
         git::Error::Http(error) => connection::http(error, subject),
-        git::Error::Ssh(error) => connection::ssh(error, subject),
+        git::Error::Ssh(error) => super::ssh::finding(error, subject),
         git::Error::Unauthorized { .. } if subject.kind.is_none() => super::source::no_credential(subject),
         git::Error::Unauthorized { schemes, .. } => refused(&denied_by(schemes), subject),
         git::Error::Forbidden { body } => scope_missing(&git_scopes(subject), Some(body), subject),

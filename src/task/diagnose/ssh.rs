@@ -1,0 +1,189 @@
+//! What is wrong between a connection and a running git over SSH: the server, its key, ours.
+
+use super::{Finding, Subject};
+use crate::provider::Provider;
+use crate::report::Code;
+use crate::ssh::{self, KeyProblem, TypeProblem};
+
+pub(super) fn finding(error: &ssh::Error, subject: &Subject) -> Finding {
+    let seen = error.to_string();
+    match error {
+        ssh::Error::Dial(error) => super::connection::dial(error, subject),
+        ssh::Error::Library { .. } => (Code::Internal, seen, vec![]),
+        ssh::Error::NotSsh { first_bytes } if first_bytes.is_empty() => {
+            (Code::NotSsh, format!("{seen}; it says nothing"), vec![])
+        }
+        ssh::Error::NotSsh { first_bytes } => {
+            (Code::NotSsh, format!("{seen}; its first bytes are `{first_bytes}`"), vec![])
+        }
+        ssh::Error::NoCommonAlgorithm { .. } => no_common_algorithm(error),
+        ssh::Error::TooBusy { .. } => (Code::RateLimited, seen, vec![LATER.into()]),
+        ssh::Error::HungUp { reason, .. } => hung_up(*reason, seen),
+        ssh::Error::Handshake { .. } => (Code::UnexpectedAnswer, seen, vec![]),
+        ssh::Error::TimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
+        ssh::Error::Disconnected { .. } => (Code::ConnectionReset, seen, vec![]),
+        ssh::Error::KnownHostsUnreadable { path, .. } => {
+            let remedy =
+                format!("Let the agent's user read {}, or correct known_hosts_file.", path.display());
+            (Code::HostKeyUnknown, seen, vec![remedy])
+        }
+        ssh::Error::HostKeyUnknown { .. } | ssh::Error::HostKeyChanged { .. } => host_key(error, subject),
+        ssh::Error::NotAKey { .. } => super::source::kind_mismatch(subject),
+        ssh::Error::KeyUnreadable { .. }
+        | ssh::Error::KeyTypeUnsupported { .. }
+        | ssh::Error::KeyPassphrase { .. }
+        | ssh::Error::KeyRejected { .. }
+        | ssh::Error::RsaSha2NotAnnounced { .. }
+        | ssh::Error::Authentication { .. } => key(error, subject),
+        ssh::Error::Channel { .. } => (Code::RepositoryNotFoundOrDenied, seen, vec![]),
+    }
+}
+
+/// What to do about a server that has too much to do.
+const LATER: &str = "Try again later, and from fewer places at once; on the server, look at MaxStartups and \
+                     PerSourcePenalties in sshd_config.";
+
+/// What each side offers of the kinds that do not meet.
+fn no_common_algorithm(error: &ssh::Error) -> Finding {
+    let seen = error.to_string();
+    let ssh::Error::NoCommonAlgorithm { banner, apart, ours, offered } = error else {
+        return (Code::Internal, seen, vec![]);
+    };
+    let both = |kind: &ssh::Kind| {
+        let (theirs, ours) = (offered.list(*kind).join(", "), ours.list(*kind).join(", "));
+        format!("{}: it offers {theirs}, and the agent {ours}", kind.as_str())
+    };
+    let apart: Vec<String> = apart.iter().map(both).collect();
+    (Code::SshNoCommonAlgorithm, format!("{seen}, which is {banner}; {}", apart.join("; ")), vec![])
+}
+
+/// What a server means that hangs up in form, by the reasons of RFC 4253, section 11.1.
+fn hung_up(reason: u32, seen: String) -> Finding {
+    const KEY_EXCHANGE_FAILED: u32 = 3;
+    const SERVICE_NOT_AVAILABLE: u32 = 7;
+    const TOO_MANY_CONNECTIONS: u32 = 12;
+    match reason {
+        KEY_EXCHANGE_FAILED => (Code::SshNoCommonAlgorithm, seen, vec![]),
+        SERVICE_NOT_AVAILABLE => (Code::ServerUnavailable, seen, vec![]),
+        TOO_MANY_CONNECTIONS => (Code::RateLimited, seen, vec![LATER.into()]),
+        _ => (Code::ConnectionReset, seen, vec![]),
+    }
+}
+
+fn host_key(error: &ssh::Error, subject: &Subject) -> Finding {
+    let seen = error.to_string();
+    match error {
+        ssh::Error::HostKeyUnknown { offered, file, .. } => {
+            let file = file.as_ref().map(|file| file.display().to_string());
+            let remedy = match file.or_else(|| subject.known_hosts_file.clone()) {
+                Some(file) => format!(
+                    "Compare {} with {}, then add this line to {file}: {}",
+                    offered.fingerprint,
+                    published_keys(subject),
+                    offered.entry
+                ),
+                None => format!(
+                    "Name a known_hosts_file in {} (--known-hosts on the command line) that has this line, once \
+                     you have compared {} with {}: {}",
+                    subject.table(),
+                    offered.fingerprint,
+                    published_keys(subject),
+                    offered.entry
+                ),
+            };
+            let seen = format!("{seen}; the server shows {} {}", offered.key_type, offered.fingerprint);
+            (Code::HostKeyUnknown, seen, vec![remedy])
+        }
+        ssh::Error::HostKeyChanged {
+            offered, file, line, known_type, known_fingerprint, revoked, ..
+        } => {
+            let known = if *revoked { "revokes it" } else { "has" };
+            let seen = format!(
+                "{seen}: the server shows {} {}, and {}:{line} {known} {known_type} {known_fingerprint}",
+                offered.key_type,
+                offered.fingerprint,
+                file.display()
+            );
+            let remedy = format!("Ask who runs {} whether the key was changed.", subject.host);
+            (Code::HostKeyChanged, seen, vec![remedy])
+        }
+        other => (Code::Internal, other.to_string(), vec![]),
+    }
+}
+
+/// The command that makes a usable key of what was found, where there is one.
+fn other_form(problem: KeyProblem) -> Option<String> {
+    let remedy = match problem {
+        KeyProblem::Putty => {
+            "Run: puttygen KEY.ppk -O private-openssh -o KEY (package putty-tools), and give that KEY."
+        }
+        KeyProblem::SshCom => "Run: ssh-keygen -i -f FILE > KEY, and give that KEY.",
+        KeyProblem::Cipher => "Encrypt the key anew: ssh-keygen -p -Z aes256-ctr -f KEY.",
+        KeyProblem::Public | KeyProblem::SshCertificate => {
+            "Give the file beside it whose name has no .pub: its first line says PRIVATE KEY."
+        }
+        KeyProblem::CutOff | KeyProblem::Damaged => {
+            "Copy the file again, as a whole; ssh-keygen -y -f KEY prints its public half once it is in order."
+        }
+        KeyProblem::X509 => "Give the private key that belongs to the certificate, in PEM.",
+        KeyProblem::Empty | KeyProblem::Pgp | KeyProblem::Unknown => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+/// What to use in the place of a key of a type that does not go.
+fn another_key(problem: TypeProblem) -> String {
+    let kind = match problem {
+        TypeProblem::RsaAlone => "-t rsa -b 3072",
+        TypeProblem::Dsa | TypeProblem::SecurityKey | TypeProblem::NotOfSsh => {
+            "-t ed25519 (-t rsa for Azure DevOps)"
+        }
+    };
+    format!("Make another key, ssh-keygen {kind} -f KEY, and register KEY.pub with the user at the server.")
+}
+
+fn published_keys(subject: &Subject) -> String {
+    match subject.provider {
+        Some(Provider::Gitlab) => format!("https://{}/help/instance_configuration", subject.host),
+        Some(Provider::AzureDevops | Provider::Git) | None => {
+            "what the server's operator publishes".to_owned()
+        }
+    }
+}
+
+fn key(error: &ssh::Error, subject: &Subject) -> Finding {
+    let seen = error.to_string();
+    match error {
+        ssh::Error::KeyUnreadable { problem, .. } => {
+            (Code::SshKeyUnreadable, seen, other_form(*problem).into_iter().collect())
+        }
+        ssh::Error::KeyTypeUnsupported { problem, .. } => {
+            (Code::SshKeyTypeUnsupported, seen, vec![another_key(*problem)])
+        }
+        ssh::Error::KeyPassphrase { given, .. } => {
+            let given = if *given { "one was given, so it is wrong" } else { "none was given" };
+            (Code::SshKeyPassphrase, format!("{seen}; {given}"), vec![])
+        }
+        ssh::Error::KeyRejected { key_type, fingerprint, methods, .. } => {
+            let not_rsa = key_type.as_deref().is_some_and(|kind| !kind.contains("rsa"));
+            if subject.provider == Some(Provider::AzureDevops) && not_rsa {
+                let kind = key_type.as_deref().unwrap_or("unknown");
+                let remedy = another_key(TypeProblem::RsaAlone);
+                return (Code::SshKeyTypeUnsupported, format!("{seen}, which is {kind}"), vec![remedy]);
+            }
+            let mut seen = seen;
+            if let Some(fingerprint) = fingerprint {
+                seen += &format!("; the key's fingerprint is {fingerprint}");
+            }
+            if !methods.is_empty() {
+                seen += &format!("; the server offers {}", methods.join(", "));
+            }
+            (Code::SshKeyRejected, seen, vec![])
+        }
+        ssh::Error::RsaSha2NotAnnounced { banner } => {
+            (Code::SshRsaSha2NotAnnounced, format!("{seen}; it is {banner}"), vec![])
+        }
+        ssh::Error::Authentication { .. } => (Code::SshKeyRejected, seen, vec![]),
+        other => (Code::Internal, other.to_string(), vec![]),
+    }
+}
