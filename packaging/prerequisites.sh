@@ -25,6 +25,7 @@ LIST
     cat <<'LIST'
 nginx nginx
 fcgiwrap fcgiwrap
+script bsdutils
 sshd openssh-server
 ssh-keygen openssh-client
 openssl openssl

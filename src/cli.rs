@@ -5,6 +5,7 @@ mod clone;
 mod config;
 mod enroll;
 mod explain;
+mod markdown;
 mod progress;
 mod run;
 mod screen;

@@ -19,10 +19,10 @@ use crate::credential;
 use crate::dial::Door;
 use crate::git::{Control, Limits};
 use crate::policy::Policy;
-use crate::report::{Diagnosis, Stage, StageLog};
+use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 
 pub use target::{Target, TargetError, TargetSpec};
-pub use wire::{Unsupported, from_wire, wire_diagnosis};
+pub use wire::{Unsupported, from_wire, wire_diagnosis, wire_stage};
 
 /// What the work is done with: everything that outlives one task.
 #[derive(Clone)]
@@ -63,6 +63,14 @@ impl TaskReport {
         match self {
             Self::Test(report) => report.diagnosis.as_ref(),
             Self::Clone(report) => report.diagnosis.as_ref(),
+        }
+    }
+
+    /// The stages in their order.
+    pub fn stages(&self) -> &[StageRecord] {
+        match self {
+            Self::Test(report) => &report.stages,
+            Self::Clone(report) => &report.stages,
         }
     }
 

@@ -89,6 +89,37 @@ fn people_get_a_table_with_the_diagnosis_last() {
 }
 
 #[test]
+fn a_ticket_has_the_diagnosis_and_all_facts() {
+    let scene = Scene::small();
+    let url = scene.url();
+    let good = sortie(with(&["test", &url, "--markdown"], &access(&scene, PAT)));
+    assert_eq!(good.status, Some(0), "{good:?}");
+    assert!(good.stdout.starts_with("## Connection test succeeded\n") && good.stdout.contains("<details>"));
+    let bad = sortie(with(&["test", &url, "--markdown"], &access(&scene, "wrong")));
+    assert_eq!(bad.status, Some(1), "{bad:?}");
+    assert!(bad.stdout.contains("### Diagnosis: `pat_rejected` at `authenticate`"), "{}", bad.stdout);
+    assert!(bad.stdout.contains("| tls | `issuer` |"), "{}", bad.stdout);
+    let both = sortie(with(&["test", &url, "--markdown", "--json"], &access(&scene, PAT)));
+    assert_eq!((both.status, both.stdout.as_str()), (Some(2), ""), "{both:?}");
+}
+
+#[test]
+fn the_table_keeps_to_the_screen_that_the_environment_tells() {
+    let scene = Scene::small();
+    let url = scene.url();
+    let arguments = with(&["test", &url], &access(&scene, "wrong"));
+    let plain = Sortie::new().env("LC_ALL", "C").env("COLUMNS", "50").run(&arguments);
+    assert!(plain.stdout.is_ascii() && plain.stdout.contains("\nx authenticate"), "{}", plain.stdout);
+    let too_long = |line: &&str| line.chars().count() > 50 && line.trim().contains(' ');
+    let long: Vec<_> = plain.stdout.lines().filter(too_long).collect();
+    assert!(long.iter().all(|line| line.contains("https://") || line.contains("SHA256")), "{long:?}");
+    let dumb = Sortie::new().env("TERM", "dumb").run(&arguments);
+    assert!(dumb.stdout.contains("\nx authenticate"), "{}", dumb.stdout);
+    let wide = Sortie::new().env("COLUMNS", "400").run(&arguments);
+    assert!(wide.stdout.lines().all(|line| line.chars().count() <= 120), "{}", wide.stdout);
+}
+
+#[test]
 fn a_clone_is_what_git_calls_clean() {
     let scene = Scene::small();
     let sortie = Sortie::new();

@@ -11,11 +11,14 @@ mod daemon;
 mod diagnoses;
 mod git_transport;
 mod hostile_control_plane;
+#[path = "support/terminal.rs"]
+mod screen;
 mod second_ssh_server;
 mod secrets;
 mod ssh;
 mod ssh_keys;
 mod support;
+mod terminal;
 mod trial;
 mod url_grammar;
 

@@ -1,5 +1,6 @@
 //! A canary: no secret shows anywhere but where it is used.
 
+use std::num::NonZero;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -7,7 +8,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 use stand_ins::Fault;
 
+use crate::screen::Terminal;
+use crate::support::binary::sortie;
 use crate::support::control_plane::ControlPlane;
+use crate::support::process::write_private;
 use crate::support::scene::{PAT, Scene};
 
 /// The secret in the spellings in which it could leak.
@@ -40,6 +44,36 @@ fn assert_tree_is_clean(directory: &Path, secrets: &[&str]) {
         } else if let Ok(content) = std::fs::read(&path) {
             assert_clean(&path.display().to_string(), &content, secrets);
         }
+    }
+}
+
+#[test]
+fn no_secret_reaches_what_a_person_or_a_ticket_gets_to_see() {
+    let scene = Scene::small();
+    let file = scene.scratch().join("pat");
+    write_private(&file, PAT).unwrap();
+    let ca_file = scene.authority.ca_file().display().to_string();
+    let arguments = |form: &[&str]| {
+        let url = scene.url().replace("https://", "https://ada@");
+        let mut all = vec!["test".to_owned(), url];
+        all.extend(["--provider", "gitlab", "--pat-file"].map(ToOwned::to_owned));
+        all.extend([file.display().to_string(), "--ca-file".into(), ca_file.clone()]);
+        all.extend(form.iter().map(ToString::to_string));
+        all
+    };
+    let echo = format!("https://127.0.0.1:1/steal?token={PAT}");
+    for fault in [None, Some(Fault::SignInPage), Some(Fault::Redirect { status: 302, location: echo })] {
+        scene.server().clear_fault();
+        if let Some(fault) = fault {
+            scene.server().set_fault(fault);
+        }
+        for form in [&[][..], &["--markdown"], &["--json"]] {
+            let output = sortie(arguments(form));
+            assert_clean("the output", format!("{}{}", output.stdout, output.stderr).as_bytes(), &[PAT]);
+        }
+        let mut terminal = Terminal::start(NonZero::new(100).unwrap(), scene.scratch(), &arguments(&[]));
+        terminal.wait();
+        assert_clean("the terminal", &terminal.everything(), &[PAT]);
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::access::AccessArgs;
-use super::{Common, Exit, complain, usage, work};
+use super::work::{self, Form};
+use super::{Common, Exit, complain, usage};
 use crate::task::{Task, clone};
 
 /// When a clone gives up where nothing else is said.
@@ -52,5 +53,6 @@ pub(super) async fn execute(common: &Common, args: CloneArgs) -> Exit {
         depth: args.depth,
         destination: clone::Destination::Directory(PathBuf::from(directory)),
     });
-    work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), common.json).await
+    work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), Form::of(common.json))
+        .await
 }

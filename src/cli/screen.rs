@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// The width where the output does not say its own, in columns.
 const DEFAULT_WIDTH: usize = 100;
@@ -21,6 +21,8 @@ pub(super) struct Screen {
     pub(super) unicode: bool,
     /// Whether escape codes for colors are wanted.
     pub(super) colors: bool,
+    /// Whether what was printed can be replaced: it is a terminal that moves its cursor.
+    pub(super) live: bool,
 }
 
 /// What a color stands for here.
@@ -55,6 +57,7 @@ impl Screen {
             width: columns.or_else(measured).unwrap_or(DEFAULT_WIDTH).clamp(MIN_WIDTH, MAX_WIDTH),
             unicode: !is_dumb && (encoding.contains("utf-8") || encoding.contains("utf8")),
             colors: !is_dumb && output.is_terminal() && set("NO_COLOR").is_none(),
+            live: !is_dumb && output.is_terminal(),
         }
     }
 
@@ -98,18 +101,40 @@ impl Screen {
     /// The text broken at spaces into lines of this screen, each with its end. A word that is too long stays whole,
     /// so that a URL or a fingerprint can be copied.
     pub(super) fn wrap(&self, first: &str, rest: &str, text: &str) -> String {
+        let lines = self.lines(first, rest, text, self.width);
+        lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    /// The text broken at spaces into lines of a width.
+    pub(super) fn lines(&self, first: &str, rest: &str, text: &str, width: usize) -> Vec<String> {
         let spaced: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
-        let options = textwrap::Options::new(self.width)
+        let options = textwrap::Options::new(width)
             .initial_indent(first)
             .subsequent_indent(rest)
             .break_words(false)
             .word_separator(textwrap::WordSeparator::AsciiSpace)
             .word_splitter(textwrap::WordSplitter::NoHyphenation);
         let words: Vec<String> =
-            spaced.split(' ').filter(|word| !word.is_empty()).map(|w| self.fit(w)).collect();
-        let mut out = textwrap::fill(&words.join(" "), options);
-        out.push('\n');
-        out
+            spaced.split(' ').filter(|word| !word.is_empty()).map(|word| self.fit(word)).collect();
+        textwrap::wrap(&words.join(" "), options).into_iter().map(Into::into).collect()
+    }
+
+    /// The text cut to a width, with a mark where something was cut off.
+    pub(super) fn cut(&self, text: &str, width: usize) -> String {
+        if text.width() <= width {
+            return text.to_owned();
+        }
+        let mark = if self.unicode { "…" } else { "..." };
+        let mut room = width.saturating_sub(mark.width());
+        let kept = text.chars().take_while(|c| {
+            let needed = c.width().unwrap_or(0);
+            let fits = needed <= room;
+            room = room.saturating_sub(needed);
+            fits
+        });
+        let mut cut: String = kept.collect();
+        cut.push_str(mark);
+        cut
     }
 }
 
@@ -127,8 +152,8 @@ fn is_invisible(c: char) -> bool {
 mod tests {
     use super::*;
 
-    const WIDE: Screen = Screen { width: 100, unicode: true, colors: false };
-    const ASCII: Screen = Screen { width: 40, unicode: false, colors: false };
+    const WIDE: Screen = Screen { width: 100, unicode: true, colors: false, live: false };
+    const ASCII: Screen = Screen { width: 40, unicode: false, colors: false, live: false };
 
     #[test]
     fn lines_keep_to_the_width_by_what_is_seen() {
@@ -155,6 +180,8 @@ mod tests {
     #[test]
     fn ascii_is_all_that_some_screens_have() {
         assert_eq!(ASCII.fit("Menü → Größe…"), "Men? -> Gr??e...");
+        assert_eq!(ASCII.cut("abcdefgh", 6), "abc...");
+        assert_eq!(WIDE.cut("項目項目", 5), "項目…");
         assert_eq!(padded("項", 4), "項  ");
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::access::AccessArgs;
-use super::{Common, Exit, complain, work};
+use super::work::{self, Form};
+use super::{Common, Exit, complain, usage};
 use crate::task::{Task, connection_test};
 
 /// When a test gives up where nothing else is said.
@@ -16,15 +17,24 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 Examples:
   sortie test https://ado.corp.example/DefaultCollection/Shop/_git/web --provider azure-devops --pat-file pat.txt
   sortie test git@gitlab.corp.example:shop/web.git --ssh-key ~/.ssh/id_ed25519
-  sortie test --server ado --project Shop --repository web --json")]
+  sortie test --server ado --project Shop --repository web --json
+  sortie test --server ado --project Shop --repository web --markdown > ticket.md")]
 pub(super) struct TestArgs {
     /// The URL to test: https://…, ssh://… or user@host:path
     url: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Print the outcome for a ticket, without anything that opens anything
+    #[arg(long)]
+    markdown: bool,
 }
 
 pub(super) async fn execute(common: &Common, args: TestArgs) -> Exit {
+    let form = match (common.json, args.markdown) {
+        (true, true) => usage("--markdown and --json are two forms of one output"),
+        (false, true) => Form::Markdown,
+        (json, false) => Form::of(json),
+    };
     let access = match args.access.resolve(common, args.url).await {
         Ok(access) => access,
         Err(error) => return complain(Exit::Configuration, &error.to_string()),
@@ -36,5 +46,5 @@ pub(super) async fn execute(common: &Common, args: TestArgs) -> Exit {
         scope: None,
         test_repository: None,
     });
-    work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), common.json).await
+    work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), form).await
 }

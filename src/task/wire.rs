@@ -157,7 +157,7 @@ fn test_to_wire(report: &connection_test::Report) -> wire::Report {
             references: repository.and_then(|repository| repository.references),
             empty: repository.and_then(|repository| repository.references).map(|count| count == 0),
         },
-        stages: report.stages.iter().map(stage).collect(),
+        stages: report.stages.iter().map(wire_stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
     }
@@ -176,7 +176,7 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         submodules: Vec::new(),
         path: report.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
         duration_ms: milliseconds(report.duration),
-        stages: report.stages.iter().map(stage).collect(),
+        stages: report.stages.iter().map(wire_stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
     }
@@ -196,7 +196,8 @@ pub fn wire_diagnosis(diagnosis: &Diagnosis) -> wire::Diagnosis {
     }
 }
 
-fn stage(record: &StageRecord) -> wire::Stage {
+/// A stage in the wire's form.
+pub fn wire_stage(record: &StageRecord) -> wire::Stage {
     wire::Stage {
         stage: record.stage.as_str().to_owned(),
         status: match record.status {
