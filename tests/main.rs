@@ -10,6 +10,7 @@ mod connection_test;
 mod daemon;
 mod diagnoses;
 mod git_transport;
+mod gitlab;
 mod hostile_control_plane;
 #[path = "support/terminal.rs"]
 mod screen;

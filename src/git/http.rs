@@ -105,6 +105,9 @@ fn ask_for_list(
     if response.status().is_redirection() {
         let base = same_origin_base(client, wire.url.path(), &response)?;
         response = send(&base)?;
+        if !is_same_repository(wire.url.path(), &base) {
+            wire.note_move(base.clone());
+        }
         *shared.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
     }
     let response = expect_git(wire, response, "application/x-git-upload-pack-advertisement")?;
@@ -155,6 +158,12 @@ fn same_origin_base(client: &HttpClient, path: &str, response: &Response) -> Res
         Some(_) => Err(redirected(true)),
         None => Err(Error::SignInPage { status, location: Some(shown) }),
     }
+}
+
+/// Whether two paths differ in nothing but case and the suffix that some servers want at the end.
+fn is_same_repository(asked: &str, answered: &str) -> bool {
+    let bare = |path: &str| path.strip_suffix(".git").unwrap_or(path).to_lowercase();
+    bare(asked) == bare(answered)
 }
 
 /// A location as it may be shown: without user info, and without the query, which may carry a token.

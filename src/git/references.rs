@@ -18,6 +18,8 @@ pub struct Advertisement {
     pub head: Option<String>,
     /// Branches, tags and the rest, without `HEAD` and without the objects that tags lead to.
     pub references: Vec<Reference>,
+    /// The path of another repository that the server led to instead of the one that was asked for.
+    pub moved_to: Option<String>,
 }
 
 impl Advertisement {
@@ -60,6 +62,7 @@ fn list(wire: &Arc<Wire>) -> Result<Advertisement, Error> {
 /// is not UTF-8 without a panic.
 pub(super) fn advertised(wire: &Wire) -> Advertisement {
     let mut advertisement = wire.observer().take_list();
+    advertisement.moved_to = wire.take_move();
     // A repository without a commit lists nothing but its capabilities, under no object.
     advertisement.references.retain(|reference| reference.name.starts_with("refs/"));
     advertisement.guess_head_branch();
@@ -117,6 +120,7 @@ mod tests {
         let mut advertisement = Advertisement {
             head_branch: None,
             head: Some("a".into()),
+            moved_to: None,
             references: vec![
                 reference("refs/heads/alpha", "a"),
                 reference("refs/heads/main", "a"),

@@ -135,6 +135,11 @@ impl Answer {
         schemes
     }
 
+    /// The beginning of the body as text, for what stands there by a documented form.
+    pub fn beginning(&self, max_bytes: usize) -> String {
+        String::from_utf8_lossy(&self.body[..self.body.len().min(max_bytes)]).into_owned()
+    }
+
     /// The body as JSON, whatever the status; `None` where it is none.
     pub fn json(&self) -> Option<Value> {
         let is_json = self.content_type().is_some_and(|kind| kind.ends_with("json"));
@@ -192,12 +197,11 @@ impl Answer {
 
     /// An answer out of form.
     pub fn unexpected(&self, expected: &'static str) -> ProviderError {
-        let beginning = &self.body[..self.body.len().min(4 * MAX_SHOWN_CHARS)];
         ProviderError::Unexpected {
             expected,
             status: self.status,
             content_type: self.content_type().map(|kind| shown(&kind, MAX_SHOWN_CHARS)),
-            first: shown(&String::from_utf8_lossy(beginning), MAX_SHOWN_CHARS),
+            first: shown(&self.beginning(4 * MAX_SHOWN_CHARS), MAX_SHOWN_CHARS),
         }
     }
 

@@ -145,7 +145,8 @@ async fn work(
     let wanted =
         CloneRequest { reference: request.reference.clone(), depth: request.depth, target: target.clone() };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
-    let cloned = git::clone(&remote, &wanted, control, log).await?;
+    let cloned = git::clone(&remote, &wanted, control, log).await;
+    let cloned = cloned.map_err(|error| Failure::of_git(error, subject.provider))?;
     Ok((cloned, target, is_plain))
 }
 

@@ -150,15 +150,27 @@ impl Test<'_> {
             Ok(advertisement) => {
                 self.log.pass();
                 self.take_references(&advertisement);
-                Ok(())
+                self.check_move(remote, advertisement.moved_to)
             }
-            Err(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body })
-                if self.api_accepted =>
-            {
-                Err(self.scope_missing(git_scope, Some(body)))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => match Failure::of_git(error, self.subject.provider) {
+                Failure::Git(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body })
+                    if self.api_accepted =>
+                {
+                    Err(self.scope_missing(git_scope, Some(body)))
+                }
+                failed => Err(failed),
+            },
         }
+    }
+
+    /// GitLab leads from a repository's former path to its own one until somebody takes the former. What can be
+    /// read so today is another repository tomorrow.
+    fn check_move(&self, remote: &Remote, moved_to: Option<String>) -> Result<(), Failure> {
+        let Some(path) = moved_to.filter(|_| self.subject.provider == Some(Provider::Gitlab)) else {
+            return Ok(());
+        };
+        let to = Some(remote.url.with_path(&path).to_string());
+        Err(Failure::Provider(ProviderError::RepositoryMoved { to }))
     }
 
     /// The scope that git needs, and those that the API missed before.

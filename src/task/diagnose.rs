@@ -12,7 +12,7 @@ use crate::config::Server;
 use crate::credential::{CredentialKind, LoadError};
 use crate::dial::DialError;
 use crate::git;
-use crate::provider::{Provider, ProviderError};
+use crate::provider::{Provider, ProviderError, gitlab};
 use crate::report::{Code, Diagnosis, Stage};
 
 use super::stop::Stopped;
@@ -97,6 +97,22 @@ impl From<git::Error> for Failure {
 }
 
 impl Failure {
+    /// What git's error means on a server of that kind: GitLab's git says in words of its own why somebody whom
+    /// it knows may not go on.
+    pub(super) fn of_git(error: git::Error, provider: Option<Provider>) -> Self {
+        match &error {
+            git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body }
+                if provider == Some(Provider::Gitlab) =>
+            {
+                match gitlab::reason(body) {
+                    Some(denied) => Self::Provider(ProviderError::Denied(denied)),
+                    None => error.into(),
+                }
+            }
+            _ => error.into(),
+        }
+    }
+
     /// The stage where it shows, given the one that ran.
     pub(super) fn stage(&self, running: Option<Stage>) -> Stage {
         let running_or = |stage| running.unwrap_or(stage);

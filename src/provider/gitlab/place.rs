@@ -145,6 +145,11 @@ impl Place {
         format!("{}/api/v4/{call}", self.root)
     }
 
+    /// The path of what is no call of the API.
+    pub fn below_root(&self, path: &str) -> String {
+        format!("{}/{path}", self.root)
+    }
+
     /// The URL that git uses; `None` where this is no repository.
     pub fn git_url(&self) -> Option<RemoteUrl> {
         match self.scope {

@@ -7,6 +7,7 @@ use crate::credential::CredentialKind;
 use crate::dial::HttpError;
 use crate::git;
 use crate::provider::{Denied, Provider, ProviderError};
+use crate::remote_url::RemoteUrl;
 use crate::report::{Code, Stage};
 
 /// The stage where an error of the API shows, given the one that ran.
@@ -38,7 +39,7 @@ pub(super) fn provider(error: &ProviderError, subject: &Subject) -> Finding {
         ProviderError::NotThisServer { .. } => (Code::NotAGitServer, seen, vec![]),
         ProviderError::WrongBasePath { answered, .. } => {
             let remedy = match answered.starts_with('/') {
-                true => format!("Put {answered} between host and project in the URL, and into url of {}.", subject.table()),
+                true => below_base(answered, subject),
                 false => "Name the collection in the URL: https://host[/tfs]/{collection}/{project}/_git/{repository}.".into(),
             };
             (Code::WrongBasePath, seen, vec![remedy])
@@ -133,6 +134,21 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::Cancelled => (Code::Cancelled, String::new(), vec![]),
         git::Error::DeadlineExceeded => (Code::DeadlineExceeded, String::new(), vec![]),
         other => (Code::Internal, other.to_string(), vec![]),
+    }
+}
+
+/// The right URL, where the server has told its base path.
+fn below_base(answered: &str, subject: &Subject) -> String {
+    match RemoteUrl::parse(&subject.url) {
+        Ok(url) => {
+            let base = answered.trim_end_matches('/');
+            let (right, root) = (url.with_path(&format!("{base}{}", url.path())), url.with_path(base));
+            format!("Use {right}; url of {} begins with {root}.", subject.table())
+        }
+        Err(_) => format!(
+            "Put {answered} between host and project in the URL, and into url of {}.",
+            subject.table()
+        ),
     }
 }
 

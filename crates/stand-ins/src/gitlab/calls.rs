@@ -81,7 +81,10 @@ async fn dispatch(context: &Context<'_>, call: &str, request: &Parts) -> Respons
         }
         (Some(caller), ["user"]) => user(context, &caller),
         (Some(caller), ["groups", path]) => group(context, &caller, path),
-        (Some(caller), ["projects"]) => projects(context, &caller, request).await,
+        (Some(caller), ["groups", path, "projects"]) => {
+            projects(context, &caller, &format!("{path}/"), request).await
+        }
+        (Some(caller), ["projects"]) => projects(context, &caller, "", request).await,
         (Some(caller), ["projects", id, rest @ ..]) => project(context, &caller, id, rest).await,
         _ => answers::no_such_call(),
     }
@@ -193,12 +196,14 @@ fn group_json(context: &Context<'_>, position: usize, path: &str) -> Value {
     })
 }
 
-async fn projects(context: &Context<'_>, caller: &Caller<'_>, request: &Parts) -> Response {
+/// The projects whose paths begin so, with those of subgroups only where the request wants them.
+async fn projects(context: &Context<'_>, caller: &Caller<'_>, below: &str, request: &Parts) -> Response {
     if !caller.has_any_scope(&READ_SCOPES) {
         return answers::insufficient_scope(&READ_SCOPES);
     }
     let search = query_value(&request.uri, "search").unwrap_or_default().to_lowercase();
     let with_namespaces = query_value(&request.uri, "search_namespaces").as_deref() == Some("true");
+    let with_subgroups = query_value(&request.uri, "include_subgroups").as_deref() == Some("true");
     let number = |key| query_value(&request.uri, key).and_then(|text| text.parse::<usize>().ok());
     let per_page = number("per_page").unwrap_or(PER_PAGE.0).clamp(1, PER_PAGE.1);
     let page = number("page").unwrap_or(1).max(1);
@@ -206,7 +211,10 @@ async fn projects(context: &Context<'_>, caller: &Caller<'_>, request: &Parts) -
         .repositories()
         .filter(|(_, repository)| {
             let text = if with_namespaces { &repository.path } else { &repository.name };
-            caller.may_read(repository) && text.to_lowercase().contains(&search)
+            let rest = repository.path.get(below.len()..).unwrap_or_default();
+            let is_below = repository.path.starts_with(below)
+                && (below.is_empty() || with_subgroups || !rest.contains('/'));
+            is_below && caller.may_read(repository) && text.to_lowercase().contains(&search)
         })
         .collect::<Vec<_>>();
     let first = (page - 1) * per_page;

@@ -98,6 +98,13 @@ impl Token {
         self
     }
 
+    /// The same token with so many days to go.
+    #[must_use]
+    pub fn expires_in_days(mut self, days: i64) -> Self {
+        self.expires_at = Some(OffsetDateTime::now_utc().date() + Duration::days(days));
+        self
+    }
+
     /// The same token, revoked.
     #[must_use]
     pub fn revoked(mut self) -> Self {
