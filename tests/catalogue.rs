@@ -84,6 +84,21 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "azure_projects_and_collections_read_a_repository_where_they_can",
     ),
     ("api_refused", "tests/connection_test.rs", "a_token_that_git_takes_succeeds_whatever_the_api_says"),
+    ("server_too_old", "tests/gitlab.rs", "releases_are_refused_warned_about_and_named"),
+    ("server_release_ends", "tests/gitlab.rs", "releases_are_refused_warned_about_and_named"),
+    ("token_expires_soon", "tests/gitlab.rs", "a_token_that_ends_soon_or_may_too_much_is_warned_about"),
+    ("scope_excessive", "tests/gitlab.rs", "a_token_that_ends_soon_or_may_too_much_is_warned_about"),
+    (
+        "two_factor_required",
+        "tests/gitlab.rs",
+        "a_password_that_two_factor_shuts_out_is_told_from_a_wrong_one",
+    ),
+    ("account_locked", "tests/gitlab.rs", "locked_accounts_and_policies_are_told_by_the_servers_own_words"),
+    (
+        "policy_blocks_token",
+        "tests/gitlab.rs",
+        "locked_accounts_and_policies_are_told_by_the_servers_own_words",
+    ),
 ];
 
 /// Codes that a connection test cannot meet, each with what is to bring it about.
@@ -109,20 +124,13 @@ const PENDING: &[&str] = &[
     "tls_legacy_only",
     "tls_client_certificate_required",
     "not_a_git_server",
-    "server_too_old",
     "public_url_is_localhost",
     "iis_basic_conflict",
-    "account_locked",
-    "two_factor_required",
-    "policy_blocks_token",
     "credential_unreadable",
     "reference_not_found",
     "internal",
-    "token_expires_soon",
     "certificate_expires_soon",
-    "scope_excessive",
     "plain_http",
-    "server_release_ends",
     "slow",
     "clock_offset",
 ];

@@ -70,7 +70,7 @@ pub(super) async fn execute(common: &Common, _args: RunArgs) -> Exit {
         Ok(config) => config,
         Err(error) => return complain(Exit::Configuration, &error.to_string()),
     };
-    match run(config).await {
+    match Box::pin(run(config)).await {
         Ok(exit) => exit,
         Err(error) => complain(Exit::Configuration, &error.to_string()),
     }

@@ -87,7 +87,8 @@ impl Api {
             value.set_sensitive(true);
             request = request.header(name.clone(), value);
         }
-        let response = self.client.send(request).await?;
+        // On the heap, because calls that run at the same time would make one large future of it.
+        let response = Box::pin(self.client.send(request)).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         // What an error or a redirect says is a courtesy: a body too large for it is left unread.
         let body = match read_limited(response, MAX_BODY_BYTES).await {

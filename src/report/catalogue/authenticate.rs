@@ -104,7 +104,7 @@ pub(super) static ACCOUNT_LOCKED: Entry = Entry {
     seen: "The server's documented answer for a locked or blocked account, or for too many failed attempts.",
     why: "Something keeps signing in with an old password: a forgotten job, an old agent, a stored credential.",
     on_azure_devops: "The account is one of Active Directory: Active Directory Users and Computers → the user → Account → Unlock account. Event 4740 on the domain controller names the machine that locked it.",
-    on_gitlab: "Admin area → Users → the user → Unlock account or Unblock user.",
+    on_gitlab: "Admin area → Users → the user → Unlock account or Unblock user. Where git is answered 403 and no more than the word Forbidden, this host's address is banned for an hour after too many failed attempts: wait, or list the address in gitlab_rails['rack_attack_git_basic_auth'] of /etc/gitlab/gitlab.rb.",
     on_host: "Look for other services that use the same account, before you try again.",
 };
 
@@ -113,7 +113,7 @@ pub(super) static TWO_FACTOR_REQUIRED: Entry = Entry {
     stages: &[Stage::Authenticate],
     cause: "The account uses two-factor authentication, so its password does not work for git",
     remedies: &["Use an access token instead of the password."],
-    seen: "The server's documented answer to a password says to use a token.",
+    seen: "The server's documented answer to a password says to use a token. GitLab's newest releases have one answer for this and for a wrong password, which is password_rejected.",
     why: "Git cannot ask for the second factor; servers refuse passwords of such accounts.",
     on_azure_devops: "User settings → Personal access tokens → New Token with Code (Read).",
     on_gitlab: "User settings → Access tokens → Add new token with read_repository (and read_api for the API).",
@@ -130,7 +130,7 @@ pub(super) static POLICY_BLOCKS_TOKEN: Entry = Entry {
     seen: "The server's documented code or message for a refusal by policy, with a token that it knows.",
     why: "Conditional access or an IP allowlist does not list this host's outgoing address, or the organization forbids this kind of token.",
     on_azure_devops: "Organization settings → Policies: IP conditional access policy, third-party application access, restrictions on personal access tokens; in Microsoft Entra, Conditional Access → Named locations needs this network's outgoing address.",
-    on_gitlab: "Group → Settings → General → Permissions and group features → Restrict access by IP address; Admin area → Settings → General → Sign-in restrictions and Account and limit → Disable personal access tokens.",
+    on_gitlab: "Group → Settings → General → Permissions and group features → Restrict access by IP address; Admin area → Settings → General → Sign-in restrictions and Account and limit → Disable personal access tokens; → Visibility and access controls → Enabled Git access protocols, where git over HTTPS is off. A group with SAML SSO wants the user to have signed in by it lately, and new Terms of Service want to be accepted.",
     on_host: "Find the address that the server sees: behind a proxy or NAT it is not this host's own.",
 };
 

@@ -96,7 +96,7 @@ impl Test<'_> {
         let mut token = token.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
         self.api_accepted = true;
         self.log.begin(Stage::Authorize);
-        let learned = until_stopped(self.control, learn(api, &place, &token, is_oauth)).await;
+        let learned = until_stopped(self.control, Box::pin(learn(api, &place, &token, is_oauth))).await;
         let learned = learned.map_err(Failure::Stopped)?;
         if let Some(told) = learned.oauth {
             token = TokenFacts { user: token.user, rate_limit: token.rate_limit, ..told };
