@@ -33,6 +33,8 @@ puttygen putty-tools
 tinyproxy tinyproxy
 jq jq
 python3 python3
+node nodejs
+npm npm
 LIST
     [ "$purpose" = test ] && return
     cat <<'LIST'

@@ -12,7 +12,8 @@ mod diagnoses;
 mod git_transport;
 mod gitlab;
 mod hostile_control_plane;
-#[path = "support/terminal.rs"]
+mod published_api;
+mod real_clients;
 mod screen;
 mod second_ssh_server;
 mod secrets;
@@ -22,6 +23,7 @@ mod support;
 mod terminal;
 mod trial;
 mod url_grammar;
+#[path = "support/terminal.rs"]
 
 /// A file that no `mod` names would be a test that never runs.
 #[test]

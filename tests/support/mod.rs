@@ -14,6 +14,7 @@ pub mod asyncssh;
 pub mod binary;
 pub mod control_plane;
 pub mod nginx;
+pub mod node;
 pub mod process;
 pub mod proxy;
 pub mod python;

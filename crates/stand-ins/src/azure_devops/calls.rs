@@ -15,14 +15,25 @@ use crate::world::Repository;
 /// What is escaped in a name inside of a URL.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The areas that `OPTIONS _apis` lists: area, resource, route.
-const RESOURCES: [(&str, &str, &str); 6] = [
-    ("Location", "ConnectionData", "_apis/{resource}"),
-    ("Location", "ResourceAreas", "_apis/{resource}/{areaId}"),
-    ("core", "projects", "_apis/{resource}/{*projectId}"),
-    ("core", "projectCollections", "_apis/{resource}/{collectionId}"),
-    ("git", "repositories", "{project}/_apis/{area}/{resource}/{repositoryId}"),
-    ("git", "refs", "{project}/_apis/{area}/repositories/{repositoryId}/{resource}/{*filter}"),
+/// The areas that `OPTIONS _apis` lists: area, resource, route, and the identifier by which clients look a
+/// resource up, which is the same on every server.
+const RESOURCES: [(&str, &str, &str, &str); 6] = [
+    ("Location", "ConnectionData", "_apis/{resource}", "00d9565f-ed9c-4a06-9a50-00e7896ccab4"),
+    ("Location", "ResourceAreas", "_apis/{resource}/{areaId}", "e81700f7-3be2-46de-8624-2eb35882fcaa"),
+    ("core", "projects", "_apis/{resource}/{*projectId}", "603fe2ac-9723-48b9-88ad-09305aa6c6e1"),
+    ("core", "projectCollections", "_apis/{resource}/{collectionId}", "8031090f-ef1d-4af6-85fc-698cd75d42bf"),
+    (
+        "git",
+        "repositories",
+        "{project}/_apis/{area}/{resource}/{repositoryId}",
+        "225f7195-f9c7-4d14-ab28-a83f7ff77e1f",
+    ),
+    (
+        "git",
+        "refs",
+        "{project}/_apis/{area}/repositories/{repositoryId}/{resource}/{*filter}",
+        "2d874a60-a811-4f62-9c9f-963a6ea0a55b",
+    ),
 ];
 
 /// The identifier of a project.
@@ -161,11 +172,11 @@ fn resources(context: &Context<'_>, call: &[String]) -> Value {
     let version = format!("{major}.{minor}");
     let value = RESOURCES
         .iter()
-        .filter(|(area, _, _)| call.first().is_none_or(|wanted| same(area, wanted)))
-        .map(|(area, resource, route)| {
+        .filter(|(area, ..)| call.first().is_none_or(|wanted| same(area, wanted)))
+        .map(|(area, resource, route, id)| {
             let released = if *area == "Location" { "0.0" } else { version.as_str() };
             json!({
-                "id": guid(&["resource", area, resource]), "area": area, "resourceName": resource,
+                "id": id, "area": area, "resourceName": resource,
                 "routeTemplate": route, "resourceVersion": 1, "minVersion": "1.0", "maxVersion": version,
                 "releasedVersion": released,
             })

@@ -81,9 +81,10 @@ async fn dispatch(context: &Context<'_>, call: &str, request: &Parts) -> Respons
         }
         (Some(caller), ["user"]) => user(context, &caller),
         (Some(caller), ["groups", path]) => group(context, &caller, path),
-        (Some(caller), ["groups", path, "projects"]) => {
-            projects(context, &caller, &format!("{path}/"), request).await
-        }
+        (Some(caller), ["groups", wanted, "projects"]) => match group_path(context, &caller, wanted) {
+            Some(path) => projects(context, &caller, &format!("{path}/"), request).await,
+            None => answers::not_found("Group"),
+        },
         (Some(caller), ["projects"]) => projects(context, &caller, "", request).await,
         (Some(caller), ["projects", id, rest @ ..]) => project(context, &caller, id, rest).await,
         _ => answers::no_such_call(),
@@ -178,14 +179,22 @@ fn group(context: &Context<'_>, caller: &Caller<'_>, wanted: &str) -> Response {
         return answers::insufficient_scope(&READ_SCOPES);
     }
     let groups = readable_groups(context, caller);
-    let found = groups
-        .iter()
-        .enumerate()
-        .find(|(position, path)| path.eq_ignore_ascii_case(wanted) || (position + 1).to_string() == wanted);
-    found.map_or_else(
+    find_group(&groups, wanted).map_or_else(
         || answers::not_found("Group"),
         |(position, path)| answers::json(&group_json(context, position, path)),
     )
+}
+
+/// By the full path or by the number.
+fn find_group<'a>(groups: impl IntoIterator<Item = &'a String>, wanted: &str) -> Option<(usize, &'a String)> {
+    let is_it = |(position, path): &(usize, &String)| {
+        path.eq_ignore_ascii_case(wanted) || (position + 1).to_string() == wanted
+    };
+    groups.into_iter().enumerate().find(is_it)
+}
+
+fn group_path(context: &Context<'_>, caller: &Caller<'_>, wanted: &str) -> Option<String> {
+    find_group(&readable_groups(context, caller), wanted).map(|(_, path)| path.clone())
 }
 
 fn group_json(context: &Context<'_>, position: usize, path: &str) -> Value {
@@ -196,14 +205,19 @@ fn group_json(context: &Context<'_>, position: usize, path: &str) -> Value {
     })
 }
 
+/// A client in Python writes `True`.
+fn is_true(request: &Parts, key: &str) -> bool {
+    query_value(&request.uri, key).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+}
+
 /// The projects whose paths begin so, with those of subgroups only where the request wants them.
 async fn projects(context: &Context<'_>, caller: &Caller<'_>, below: &str, request: &Parts) -> Response {
     if !caller.has_any_scope(&READ_SCOPES) {
         return answers::insufficient_scope(&READ_SCOPES);
     }
     let search = query_value(&request.uri, "search").unwrap_or_default().to_lowercase();
-    let with_namespaces = query_value(&request.uri, "search_namespaces").as_deref() == Some("true");
-    let with_subgroups = query_value(&request.uri, "include_subgroups").as_deref() == Some("true");
+    let with_namespaces = is_true(request, "search_namespaces");
+    let with_subgroups = is_true(request, "include_subgroups");
     let number = |key| query_value(&request.uri, key).and_then(|text| text.parse::<usize>().ok());
     let per_page = number("per_page").unwrap_or(PER_PAGE.0).clamp(1, PER_PAGE.1);
     let page = number("page").unwrap_or(1).max(1);
