@@ -14,7 +14,9 @@ mod gitlab;
 mod hostile_control_plane;
 mod published_api;
 mod real_clients;
+#[path = "support/terminal.rs"]
 mod screen;
+mod second_git_server;
 mod second_ssh_server;
 mod secrets;
 mod ssh;
@@ -23,7 +25,6 @@ mod support;
 mod terminal;
 mod trial;
 mod url_grammar;
-#[path = "support/terminal.rs"]
 
 /// A file that no `mod` names would be a test that never runs.
 #[test]

@@ -158,12 +158,17 @@ impl Trial {
 
     /// Clones the target instead of testing it.
     pub(crate) async fn clone_into(&self, directory: &Path) -> Outcome {
+        self.clone_of(None, directory).await
+    }
+
+    /// The same with so many commits of history.
+    pub(crate) async fn clone_of(&self, depth: Option<u32>, directory: &Path) -> Outcome {
         let task = Task::Clone(clone::Request {
             target: self.request.target.clone(),
             provider: self.request.provider,
             credential: self.request.credential.clone(),
             reference: None,
-            depth: None,
+            depth,
             destination: clone::Destination::Directory(directory.to_owned()),
         });
         self.carry_out(&task).await

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod asyncssh;
 pub mod binary;
 pub mod control_plane;
+pub mod dulwich;
 pub mod nginx;
 pub mod node;
 pub mod process;
