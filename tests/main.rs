@@ -25,6 +25,7 @@ mod support;
 mod terminal;
 mod trial;
 mod url_grammar;
+mod warnings;
 
 /// A file that no `mod` names would be a test that never runs.
 #[test]

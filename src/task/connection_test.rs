@@ -8,6 +8,7 @@ mod gitlab;
 mod https;
 mod reach;
 mod report;
+mod slow;
 mod ssh;
 
 use std::time::Instant;
@@ -219,9 +220,23 @@ impl Test<'_> {
         self.report.warnings.push(diagnose::advised(warning, self.subject.provider));
     }
 
+    /// Names the slowest stage of a test that succeeded, where it is unusual.
+    fn warn_if_slow(&mut self) {
+        self.log.pass();
+        let records = self.log.records();
+        let Some(slow) = slow::slowest(&records) else { return };
+        let (took, usual) = (slow.duration.as_secs_f64(), slow::threshold(slow.stage).as_secs());
+        let stage = slow.stage.as_str();
+        let seen = format!("{stage} took {took:.1} s, where less than {usual} s is usual");
+        self.warn(Code::Slow, slow.stage, &seen, vec![slow::usual_reason(slow.stage).to_owned()]);
+    }
+
     fn finish(mut self, outcome: Result<(), Failure>, since: Instant) -> Report {
         match outcome {
-            Ok(()) => self.report.stages = stages::succeeded(self.log),
+            Ok(()) => {
+                self.warn_if_slow();
+                self.report.stages = stages::succeeded(self.log);
+            }
             Err(failed) => {
                 let stage = failed.stage(self.log.current());
                 self.report.stages = stages::failed(self.log, stage, &self.planned);
