@@ -7,6 +7,7 @@ pub mod azure_devops;
 pub mod detect;
 mod error;
 pub mod gitlab;
+pub mod near;
 pub mod rest;
 
 pub use error::{Denied, ProviderError};

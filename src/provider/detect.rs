@@ -26,6 +26,18 @@ pub struct Identified {
     pub place: Place,
     /// The schemes that the server offers to those who did not sign in, where it told.
     pub schemes: Vec<String>,
+    /// What an Azure DevOps showed to somebody without a credential.
+    pub greeting: azure_devops::Greeting,
+}
+
+impl Identified {
+    fn without_greeting(place: Place, schemes: Vec<String>) -> Self {
+        Self { place, schemes, greeting: azure_devops::Greeting::default() }
+    }
+
+    fn azure(place: azure_devops::Place, greeting: azure_devops::Greeting) -> Self {
+        Self { place: Place::AzureDevops(place), schemes: greeting.schemes.clone(), greeting }
+    }
 }
 
 /// The kind of server by what the URL alone shows; `None` where only asking helps.
@@ -58,7 +70,7 @@ pub async fn identify(anonymous: &Api, known: Known<'_>) -> Result<Identified, P
     match known.provider.or_else(|| by_shape(known.url)) {
         Some(Provider::AzureDevops) => identify_azure(anonymous, known).await,
         Some(Provider::Gitlab) => identify_gitlab(anonymous, known, None).await,
-        Some(Provider::Git) => Ok(Identified { place: Place::Git(known.url.clone()), schemes: Vec::new() }),
+        Some(Provider::Git) => Ok(Identified::without_greeting(Place::Git(known.url.clone()), Vec::new())),
         None => identify_unknown(anonymous, known).await,
     }
 }
@@ -66,14 +78,22 @@ pub async fn identify(anonymous: &Api, known: Known<'_>) -> Result<Identified, P
 async fn identify_azure(anonymous: &Api, known: Known<'_>) -> Result<Identified, ProviderError> {
     let place = azure_place(known);
     match azure_devops::identify(anonymous, &place).await {
-        Ok(schemes) => Ok(Identified { place: Place::AzureDevops(place), schemes }),
+        Ok(greeting) => Ok(Identified::azure(place, greeting)),
         Err(error @ ProviderError::NotThisServer { .. }) => {
             // The root of an upgraded server leads to its virtual directory.
             match own_root(anonymous, known.url).await? {
                 Some(root) if !root.is_empty() && !is_below(known.url, &root) => {
                     Err(ProviderError::WrongBasePath { asked: known.url.path().to_owned(), answered: root })
                 }
-                _ => Err(error),
+                _ if is_below(known.url, azure_devops::OLD_VIRTUAL_DIRECTORY) => Err(error),
+                // A root that leads nowhere: the directory that servers have mostly is asked for itself.
+                _ => match azure_devops::identify_directory(anonymous).await? {
+                    Some(_) => Err(ProviderError::WrongBasePath {
+                        asked: known.url.path().to_owned(),
+                        answered: azure_devops::OLD_VIRTUAL_DIRECTORY.to_owned(),
+                    }),
+                    None => Err(error),
+                },
             }
         }
         Err(error) => Err(error),
@@ -93,7 +113,7 @@ async fn identify_gitlab(
     };
     let found = |root: &str| {
         let place = gitlab::Place::parse(known.url, root, known.scope)?;
-        Some(Identified { place: Place::Gitlab(place), schemes: answer.schemes() })
+        Some(Identified::without_greeting(Place::Gitlab(place), answer.schemes()))
     };
     let wrong_base = |root: &str| ProviderError::WrongBasePath {
         asked: known.url.path().to_owned(),
@@ -124,8 +144,7 @@ async fn identify_gitlab(
 async fn identify_unknown(anonymous: &Api, known: Known<'_>) -> Result<Identified, ProviderError> {
     let answer = anonymous.get("/api/v4/version").await?;
     if azure_devops::shows_marks(&answer) {
-        let schemes = answer.schemes();
-        return Ok(Identified { place: Place::AzureDevops(azure_place(known)), schemes });
+        return Ok(Identified::azure(azure_place(known), azure_devops::Greeting::of(&answer)));
     }
     if is_gitlab_api(&answer) || gitlab::shows_marks(&answer) {
         return identify_gitlab(anonymous, Known { base: None, ..known }, Some(answer)).await;
@@ -133,14 +152,25 @@ async fn identify_unknown(anonymous: &Api, known: Known<'_>) -> Result<Identifie
     if answer.status == 429 {
         return Err(answer.general_error("GitLab's API"));
     }
+    if is_below(known.url, azure_devops::OLD_VIRTUAL_DIRECTORY) {
+        return Ok(match azure_devops::identify_directory(anonymous).await? {
+            Some(greeting) => Identified::azure(azure_place(known), greeting),
+            None => Identified::without_greeting(Place::Git(known.url.clone()), Vec::new()),
+        });
+    }
+    let root = own_root(anonymous, known.url).await?;
+    if let Some(root) = root.as_deref().filter(|root| is_old_directory(root)) {
+        let (asked, answered) = (known.url.path().to_owned(), root.to_owned());
+        return Err(ProviderError::WrongBasePath { asked, answered });
+    }
     // GitLab below a relative root: the host's root leads to it, and nothing else of it shows from here.
-    if let Some(root) = own_root(anonymous, known.url).await?
+    if let Some(root) = root
         && root.ends_with("/users/sign_in")
         && let Some(place) = gitlab::Place::parse(known.url, &gitlab_root(&root), known.scope)
     {
-        return Ok(Identified { place: Place::Gitlab(place), schemes: Vec::new() });
+        return Ok(Identified::without_greeting(Place::Gitlab(place), Vec::new()));
     }
-    Ok(Identified { place: Place::Git(known.url.clone()), schemes: Vec::new() })
+    Ok(Identified::without_greeting(Place::Git(known.url.clone()), Vec::new()))
 }
 
 /// Where the host's root leads, if that is on the same origin.
@@ -165,6 +195,10 @@ fn azure_place(known: Known<'_>) -> azure_devops::Place {
 
 fn gitlab_root(redirect: &str) -> String {
     gitlab::root_of(redirect)
+}
+
+fn is_old_directory(path: &str) -> bool {
+    path.eq_ignore_ascii_case(azure_devops::OLD_VIRTUAL_DIRECTORY)
 }
 
 fn is_below(url: &RemoteUrl, root: &str) -> bool {

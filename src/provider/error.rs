@@ -34,6 +34,8 @@ pub enum Denied {
         /// What `WWW-Authenticate` names.
         schemes: Vec<String>,
     },
+    /// IIS itself took the token for a Windows password, before the application saw it.
+    IisBasic,
 }
 
 /// Why a call failed.
@@ -59,6 +61,22 @@ pub enum ProviderError {
         asked: String,
         /// The path that the server names, or a hint about what is missing.
         answered: String,
+    },
+    /// The server is there, and has no collection of the name in the URL.
+    #[error("there is no collection `{asked}`")]
+    CollectionUnknown {
+        /// What stands in the collection's place.
+        asked: String,
+        /// The path of the target as it would be right, where the server told enough to find it.
+        right: Option<String>,
+        /// The collections that the server lists.
+        known: Vec<String>,
+    },
+    /// The server sends us to a host by which it names itself, and where nobody else can find it.
+    #[error("the server sends requests on to {named}")]
+    NamesItselfElsewhere {
+        /// The URL by which it names itself.
+        named: String,
     },
     /// The release is older than those that are supported.
     #[error("the server is {seen}")]
@@ -122,6 +140,12 @@ pub enum ProviderError {
     ServerError {
         /// The status.
         status: u16,
+    },
+    /// The server is there, and what was asked for is out of service, by the server's own word.
+    #[error("the server says `{said}`")]
+    Unavailable {
+        /// The server's own words, scrubbed.
+        said: String,
     },
     /// A redirect that is not followed.
     #[error("the server redirects with status {status}")]

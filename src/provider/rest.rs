@@ -1,5 +1,6 @@
 //! One bounded call to a server's API: nothing is followed, nothing is read without a limit.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -35,7 +36,12 @@ const MAX_NAME_BYTES: usize = 1024;
 pub struct Api {
     client: HttpClient,
     credential: Option<(HeaderName, Secret)>,
+    trace: Option<Trace>,
 }
+
+/// Keeps the head of the last answer to a traced [`Api`], for the facts of the stage that asked.
+#[derive(Clone, Default)]
+pub struct Trace(Arc<Mutex<Option<Answer>>>);
 
 /// An answer, read to its end.
 pub struct Answer {
@@ -50,12 +56,18 @@ pub struct Answer {
 impl Api {
     /// The API as everybody sees it.
     pub fn anonymous(client: HttpClient) -> Self {
-        Self { client, credential: None }
+        Self { client, credential: None, trace: None }
     }
 
     /// The API with a credential, which goes out with the first request already.
     pub fn with_credential(client: HttpClient, header: HeaderName, value: Secret) -> Self {
-        Self { client, credential: Some((header, value)) }
+        Self { client, credential: Some((header, value)), trace: None }
+    }
+
+    /// The same API, and what keeps the head of its last answer. Calls that run at the same time need one each.
+    pub fn traced(&self) -> (Self, Trace) {
+        let trace = Trace::default();
+        (Self { trace: Some(trace.clone()), ..self.clone() }, trace)
     }
 
     /// `scheme://host[:port]`.
@@ -90,12 +102,26 @@ impl Api {
         // On the heap, because calls that run at the same time would make one large future of it.
         let response = Box::pin(self.client.send(request)).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if let Some(trace) = &self.trace {
+            trace.keep(Answer { path: path.to_owned(), status, headers: headers.clone(), body: Vec::new() });
+        }
         // What an error or a redirect says is a courtesy: a body too large for it is left unread.
         let body = match read_limited(response, MAX_BODY_BYTES).await {
             Err(HttpError::BodyTooLarge { .. }) if status != 200 => Vec::new(),
             read => read?,
         };
         Ok(Answer::new(path.to_owned(), status, headers, body))
+    }
+}
+
+impl Trace {
+    /// The last answer without its body; `None` where there was none.
+    pub fn last(&self) -> Option<Answer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self, answer: Answer) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 }
 
@@ -118,9 +144,8 @@ impl Answer {
 
     /// The schemes that `WWW-Authenticate` offers, in their order.
     pub fn schemes(&self) -> Vec<String> {
-        let values = self.headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
         let mut schemes = Vec::new();
-        for value in values {
+        for value in self.headers("www-authenticate") {
             // A scheme is a word at the beginning or after a comma that is not the name of a parameter.
             for part in value.split(',') {
                 let word = part.trim().split(' ').next().unwrap_or_default();
@@ -134,6 +159,11 @@ impl Answer {
             }
         }
         schemes
+    }
+
+    /// The values of all headers of a name, as text.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
     /// The beginning of the body as text, for what stands there by a documented form.
@@ -206,7 +236,8 @@ impl Answer {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// How long the server asks to wait, clamped, whatever the status.
+    pub fn retry_after(&self) -> Option<Duration> {
         // A date is allowed here too; no clock decides anything, so that only seconds are read.
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
@@ -218,6 +249,11 @@ impl Answer {
 pub fn text(json: &Value, key: &str) -> Option<String> {
     let text = shown(json.get(key)?.as_str()?, MAX_TEXT_CHARS);
     (!text.is_empty()).then_some(text)
+}
+
+/// A whole number of an object.
+pub fn number(json: &Value, key: &str) -> Option<i64> {
+    json.get(key)?.as_i64()
 }
 
 /// A list of texts, each made fit to be shown, and no more than [`MAX_TEXTS`] of them.

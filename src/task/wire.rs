@@ -148,6 +148,7 @@ fn test_to_wire(report: &connection_test::Report) -> wire::Report {
         },
         capabilities: wire::Capabilities {
             read_code: capability(report.capabilities.read_code),
+            read_projects: capability(report.capabilities.read_projects),
             set_status: capability(report.capabilities.set_status),
             manage_hooks: capability(report.capabilities.manage_hooks),
         },

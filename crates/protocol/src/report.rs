@@ -139,6 +139,9 @@ pub enum Capability {
 pub struct Capabilities {
     /// Read the repository's contents.
     pub read_code: Capability,
+    /// Read about projects (GitLab: projects and groups).
+    #[serde(default)]
+    pub read_projects: Capability,
     /// Set the status of a commit.
     pub set_status: Capability,
     /// Manage webhooks or service hooks.

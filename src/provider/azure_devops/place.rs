@@ -195,8 +195,31 @@ impl Place {
     /// The names of project and repository, decoded and joined, for people.
     pub fn names(&self) -> String {
         let names = [self.project(), self.repository()].into_iter().flatten();
-        let names: Vec<_> = names.map(|name| percent_decode_str(name).decode_utf8_lossy()).collect();
+        let names: Vec<_> = names.map(Self::decoded).collect();
         names.join("/")
+    }
+
+    /// A segment of this place's path, decoded, for people and for comparisons.
+    pub fn decoded(segment: &str) -> String {
+        percent_decode_str(segment).decode_utf8_lossy().into_owned()
+    }
+
+    /// A name as a segment of a path.
+    pub(super) fn encoded(name: &str) -> String {
+        utf8_percent_encode(name, SEGMENT).to_string()
+    }
+
+    /// Whether the URL leaves room for a project that it does not name.
+    pub(super) fn lacks_project(&self) -> bool {
+        self.project_is_implied || self.project.is_none()
+    }
+
+    /// The path of the same target below another collection, and with this project where it lacks one.
+    pub(super) fn path_below(&self, collection: &str, project: Option<&str>) -> String {
+        let own = self.project().filter(|_| !self.project_is_implied);
+        let project = own.or(project).map(|project| format!("/{project}")).unwrap_or_default();
+        let repository = self.repository().map(|name| format!("/_git/{name}")).unwrap_or_default();
+        format!("{collection}{project}{repository}")
     }
 
     /// Whether it is on the cloud edition.
@@ -230,19 +253,17 @@ impl Place {
 
     /// A repository of this place by its decoded names.
     pub fn with_repository(&self, project: &str, repository: &str) -> Self {
-        let encode = |name: &str| utf8_percent_encode(name, SEGMENT).to_string();
         Self {
-            project: Some(encode(project)),
+            project: Some(Self::encoded(project)),
             project_is_implied: false,
-            repository: Some(encode(repository)),
+            repository: Some(Self::encoded(repository)),
             ..self.clone()
         }
     }
 
     /// A repository of this place as a person names it: `repository`, or `project/repository`.
     pub fn with_named_repository(&self, name: &str) -> Self {
-        let project =
-            self.project().map(|project| percent_decode_str(project).decode_utf8_lossy().into_owned());
+        let project = self.project().map(Self::decoded);
         match (name.split_once('/'), project) {
             (Some((project, repository)), _) => self.with_repository(project, repository),
             (None, Some(project)) => self.with_repository(&project, name),

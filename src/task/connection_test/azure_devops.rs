@@ -1,17 +1,35 @@
 //! The stages of Azure DevOps: identity, project, repository, references.
 
+mod findings;
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
 use reqwest::header::AUTHORIZATION;
 
-use super::{RepositoryFacts, Test};
+use super::{Capability, Test};
 use crate::credential::Credential;
 use crate::dial::HttpClient;
-use crate::provider::azure_devops::{self, Connection, Place, SCOPE_CODE};
+use crate::provider::azure_devops::{
+    self, Connection, Greeting, OwnUrls, Permissions, Place, Project, Release, Repository, SCOPE_CODE,
+};
 use crate::provider::rest::{Api, MAX_TEXT_CHARS, shown};
 use crate::provider::{Place as AnyPlace, Provider, ProviderError, Scope};
-use crate::remote_url::RemoteUrl;
-use crate::report::{Code, Stage};
+use crate::report::Stage;
 use crate::task::diagnose::Failure;
 use crate::task::stop::until_stopped;
+
+/// How long the question of permissions may hold up a test whose git has answered already.
+const PERMISSIONS_GRACE: Duration = Duration::from_millis(250);
+
+/// A server that has let us in.
+struct SignedIn {
+    api: Api,
+    anonymous: Api,
+    connection: Connection,
+    release: Release,
+}
 
 impl Test<'_> {
     pub(super) async fn azure_devops(
@@ -19,28 +37,29 @@ impl Test<'_> {
         client: &HttpClient,
         place: Place,
         credential: Option<&Credential>,
+        greeting: &Greeting,
     ) -> Result<(), Failure> {
         let header = credential.and_then(|known| known.git_authorization(Provider::AzureDevops.token_user()));
         let Some(header) = header else {
             return self.azure_without_credential(client, &place).await;
         };
         let api = Api::with_credential(client.clone(), AUTHORIZATION, header);
-        let version = self.azure_sign_in(&api, &place).await?;
-        let place = self.azure_place_to_read(&api, place, &version).await?;
-        if place.scope() == Scope::Repository {
-            self.admitted_url(&AnyPlace::AzureDevops(place.clone()))?;
-            self.log.begin(Stage::Repository);
-            let found = azure_devops::repository(&api, &place, &version);
-            let found = until_stopped(self.control, found).await.map_err(Failure::Stopped)?;
-            if let Some(repository) = self.note_refusal(Stage::Repository, found)? {
-                self.log.fact("repository", place.names());
-                let branch = repository.default_branch.as_deref();
-                let branch = branch.map(|name| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned());
-                self.report.repository =
-                    Some(RepositoryFacts { default_branch: branch, head: None, references: None });
-            }
-        }
-        self.git_after_api(client, &AnyPlace::AzureDevops(place), SCOPE_CODE, credential).await
+        let anonymous = Api::anonymous(client.clone());
+        let server = self.azure_sign_in(api, anonymous, &place, greeting).await?;
+        let mut own_urls = server.connection.own_urls.clone();
+        let (place, repository) = self.azure_place_to_read(&server, place, &mut own_urls).await?;
+        self.warn_about_own_urls(&own_urls);
+        let identifiers = repository.and_then(|repository| repository.identifiers);
+        let version = server.release.api_version();
+        let asked = async {
+            let identifiers = identifiers.as_ref()?;
+            Some(azure_devops::permissions(&server.api, &place, version.as_deref(), identifiers).await)
+        };
+        let any_place = AnyPlace::AzureDevops(place.clone());
+        let read = self.git_after_api(client, &any_place, SCOPE_CODE, credential);
+        let (read, permissions) = with_courtesy(read, asked).await;
+        self.take_azure_permissions(permissions.flatten());
+        read
     }
 
     /// A public project can be read by git without any credential; its API is not needed for that.
@@ -52,67 +71,152 @@ impl Test<'_> {
     }
 
     /// Presents the credential and learns the release: the version of the REST interface to use.
-    async fn azure_sign_in(&mut self, api: &Api, place: &Place) -> Result<String, Failure> {
+    async fn azure_sign_in(
+        &mut self,
+        api: Api,
+        anonymous: Api,
+        place: &Place,
+        greeting: &Greeting,
+    ) -> Result<SignedIn, Failure> {
         self.log.begin(Stage::Authenticate);
-        let connection = until_stopped(self.control, azure_devops::connection(api, place)).await;
-        let connection = connection.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
+        let (traced, trace) = api.traced();
+        let connection = azure_devops::connection(&traced, &anonymous, place, greeting);
+        let connection = until_stopped(self.control, connection).await.map_err(Failure::Stopped)?;
+        self.note_evidence(Stage::Authenticate, &trace, connection.is_err());
+        let connection = connection.map_err(|error| self.azure_failure(error))?;
         self.api_accepted = true;
         if let Some(user) = &connection.user {
             self.log.fact("user", user.clone());
         }
         self.log.pass();
-        self.warn_about_public_url(&connection);
         self.report.identity = connection.user.clone();
-        let release = until_stopped(self.control, azure_devops::release(api, place, &connection)).await;
-        let release = release.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
-        self.log.fact_at(Stage::Identify, "product", release.product);
-        self.log.fact_at(Stage::Identify, "api_version", release.api_version.clone());
-        self.report.server.product = Some(release.product.to_owned());
-        self.report.server.version = release.release.map(str::to_owned);
-        self.report.server.api_version = Some(release.api_version.clone());
-        Ok(release.api_version)
+        let (traced, trace) = api.traced();
+        let release = azure_devops::release(&traced, place, connection.hosted);
+        let release = until_stopped(self.control, release).await.map_err(Failure::Stopped)?;
+        if release.is_err() {
+            self.note_evidence(Stage::Identify, &trace, true);
+        }
+        let release = release.map_err(Failure::Provider)?;
+        self.take_azure_release(&release);
+        Ok(SignedIn { api, anonymous, connection, release })
     }
 
-    /// The stage `authorize`, and the repository to read where the target is none itself.
+    /// The stages `authorize` and `repository`, and the repository to read where the target is none itself.
     async fn azure_place_to_read(
         &mut self,
-        api: &Api,
+        server: &SignedIn,
         place: Place,
-        version: &str,
-    ) -> Result<Place, Failure> {
+        own_urls: &mut OwnUrls,
+    ) -> Result<(Place, Option<Repository>), Failure> {
         self.log.begin(Stage::Authorize);
-        let authorized = until_stopped(self.control, azure_devops::authorize(api, &place, version)).await;
-        let authorized = authorized.map_err(Failure::Stopped)?;
         if place.scope() == Scope::Repository {
-            self.note_refusal(Stage::Authorize, authorized)?;
-            return Ok(place);
+            self.admitted_url(&AnyPlace::AzureDevops(place.clone()))?;
+            // Neither needs the other's answer, so that both are asked at once; authorize takes the time.
+            let (project, repository) = {
+                let asked = async { tokio::join!(server.project(&place), server.repository(&place)) };
+                until_stopped(self.control, asked).await.map_err(Failure::Stopped)?
+            };
+            self.take_azure_project(server, &place, project, own_urls).await?;
+            let repository = self.take_azure_repository(server, &place, repository, own_urls).await?;
+            return Ok((place, repository));
         }
-        if let Some(name) = &self.request.test_repository {
-            self.note_refusal(Stage::Authorize, authorized)?;
-            self.log.fact("test_repository", shown(name, MAX_TEXT_CHARS));
-            return Ok(place.with_named_repository(name));
-        }
-        // Without a repository in sight the list of projects is all that the target is about.
-        match authorized {
-            Err(ProviderError::Forbidden { scopes, said }) => {
-                return Err(Failure::ScopeMissing { scopes, said });
+        let project = until_stopped(self.control, server.project(&place)).await.map_err(Failure::Stopped)?;
+        let place = match &self.request.test_repository {
+            Some(name) => {
+                let name = name.clone();
+                self.take_azure_project(server, &place, project, own_urls).await?;
+                self.log.fact("test_repository", shown(&name, MAX_TEXT_CHARS));
+                place.with_named_repository(&name)
             }
-            authorized => authorized.map_err(Failure::Provider)?,
+            None => match self.azure_found_repository(server, &place, project, own_urls).await? {
+                Some(found) => found,
+                None => return Ok((place, None)),
+            },
+        };
+        self.admitted_url(&AnyPlace::AzureDevops(place.clone()))?;
+        let repository =
+            until_stopped(self.control, server.repository(&place)).await.map_err(Failure::Stopped)?;
+        let repository = self.take_azure_repository(server, &place, repository, own_urls).await?;
+        Ok((place, repository))
+    }
+
+    /// A repository that the server lists, for a target that names none.
+    async fn azure_found_repository(
+        &mut self,
+        server: &SignedIn,
+        place: &Place,
+        project: Asked<Project>,
+        own_urls: &mut OwnUrls,
+    ) -> Result<Option<Place>, Failure> {
+        // Without a repository in sight the list of projects is all that the target is about.
+        if let Err(ProviderError::Forbidden { scopes, said }) = project.answer {
+            self.note_evidence(Stage::Authorize, &project.trace, true);
+            self.report.capabilities.read_projects = Capability::No;
+            return Err(Failure::ScopeMissing { scopes, said });
         }
+        self.take_azure_project(server, place, project, own_urls).await?;
         let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::AzureDevops(place.clone())).is_ok();
-        let first = azure_devops::first_repository(api, &place, version, is_admitted);
+        let first = azure_devops::first_repository(&server.api, place, &server.release, is_admitted);
         let first = until_stopped(self.control, first).await.map_err(Failure::Stopped)?;
-        let Some(found) = self.first_found(first)? else { return Ok(place) };
-        self.log.fact("test_repository", found.names());
+        let found = self.first_found(first)?;
+        if let Some(found) = &found {
+            self.log.fact("test_repository", found.names());
+        }
         Ok(found)
     }
 
-    /// A public URL that was never set up makes every link that the server hands out lead nowhere.
-    fn warn_about_public_url(&mut self, connection: &Connection) {
-        let Some(url) = &connection.public_url else { return };
-        let is_localhost = RemoteUrl::parse(url).is_ok_and(|url| url.host() == "localhost");
-        if is_localhost && self.subject.host != "localhost" {
-            self.warn(Code::PublicUrlIsLocalhost, Stage::Identify, &format!("it says {url}"), vec![]);
+    fn take_azure_permissions(&mut self, permissions: Option<Permissions>) {
+        let Some(permissions) = permissions else { return };
+        // A token that was seen to lack a scope has not all of them, and then yes is more than is known.
+        let has_all = self.report.capabilities.read_projects == Capability::Yes;
+        let capability = |answer| match answer {
+            Some(true) if has_all => Capability::Yes,
+            Some(false) => Capability::No,
+            Some(true) | None => Capability::Unknown,
+        };
+        self.report.capabilities.set_status = capability(permissions.set_status);
+        self.report.capabilities.manage_hooks = capability(permissions.manage_hooks);
+    }
+}
+
+/// An answer, and what was on its head.
+struct Asked<T> {
+    answer: Result<T, ProviderError>,
+    trace: crate::provider::rest::Trace,
+}
+
+impl SignedIn {
+    async fn project(&self, place: &Place) -> Asked<Project> {
+        let (api, trace) = self.api.traced();
+        let answer =
+            azure_devops::authorize(&api, &self.anonymous, place, &self.release, &self.connection).await;
+        Asked { answer, trace }
+    }
+
+    async fn repository(&self, place: &Place) -> Asked<Repository> {
+        let (api, trace) = self.api.traced();
+        Asked { answer: azure_devops::repository(&api, place, &self.release).await, trace }
+    }
+}
+
+/// Runs `work`, and beside it a question whose answer is good to have: one that is not there a moment after
+/// the work is done is gone without.
+async fn with_courtesy<T, A>(
+    work: impl Future<Output = T>,
+    question: impl Future<Output = A>,
+) -> (T, Option<A>) {
+    let (mut work, mut question) = (pin!(work), pin!(question));
+    let mut answer = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => {
+                if answer.is_none() {
+                    answer = tokio::time::timeout(PERMISSIONS_GRACE, question).await.ok();
+                }
+                return (done, answer);
+            }
+            told = &mut question, if answer.is_none() => answer = Some(told),
         }
     }
 }

@@ -29,7 +29,9 @@ impl Test<'_> {
         self.set_place(&identified.place);
         self.declared = Some(Declared { server: target.server, place: identified.place.clone() });
         match identified.place.clone() {
-            Place::AzureDevops(place) => self.azure_devops(&client, place, credential.as_ref()).await,
+            Place::AzureDevops(place) => {
+                self.azure_devops(&client, place, credential.as_ref(), &identified.greeting).await
+            }
             Place::Gitlab(place) => self.gitlab(&client, place, credential.as_ref()).await,
             Place::Git(_) => self.git_alone(&client, &identified.place, credential.as_ref()).await,
         }
@@ -111,9 +113,11 @@ impl Test<'_> {
             provider,
             scope: self.request.scope,
         };
-        let anonymous = Api::anonymous(client.clone());
+        let (anonymous, trace) = Api::anonymous(client.clone()).traced();
         let identified = until_stopped(self.control, detect::identify(&anonymous, known)).await;
-        let identified = identified.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
+        let identified = identified.map_err(Failure::Stopped)?;
+        self.note_evidence(Stage::Identify, &trace, identified.is_err());
+        let identified = identified.map_err(Failure::Provider)?;
         if provider != Some(Provider::Git) {
             self.log.fact("provider", identified.place.provider().as_str());
             self.log.fact("schemes", identified.schemes.clone());

@@ -89,6 +89,8 @@ pub enum Capability {
 pub struct Capabilities {
     /// Read the repository's contents.
     pub read_code: Capability,
+    /// Read about projects, or about GitLab's projects and groups.
+    pub read_projects: Capability,
     /// Set the status of a commit.
     pub set_status: Capability,
     /// Manage webhooks or service hooks.

@@ -16,6 +16,8 @@ pub(super) fn provider_stage(error: &ProviderError, running: Option<Stage>) -> S
         ProviderError::Http(HttpError::Dial(error)) => error.stage(),
         ProviderError::NotThisServer { .. }
         | ProviderError::WrongBasePath { .. }
+        | ProviderError::CollectionUnknown { .. }
+        | ProviderError::NamesItselfElsewhere { .. }
         | ProviderError::TooOld { .. } => Stage::Identify,
         ProviderError::Denied(_) | ProviderError::CredentialDemanded | ProviderError::SignInPage { .. } => {
             Stage::Authenticate
@@ -27,6 +29,7 @@ pub(super) fn provider_stage(error: &ProviderError, running: Option<Stage>) -> S
         ProviderError::Http(_)
         | ProviderError::RateLimited { .. }
         | ProviderError::ServerError { .. }
+        | ProviderError::Unavailable { .. }
         | ProviderError::Redirected { .. }
         | ProviderError::Unexpected { .. } => running.unwrap_or(Stage::Identify),
     }
@@ -43,6 +46,13 @@ pub(super) fn provider(error: &ProviderError, subject: &Subject) -> Finding {
                 false => "Name the collection in the URL: https://host[/tfs]/{collection}/{project}/_git/{repository}.".into(),
             };
             (Code::WrongBasePath, seen, vec![remedy])
+        }
+        ProviderError::CollectionUnknown { asked, right, known } => {
+            collection_unknown(asked, right.as_deref(), known, subject)
+        }
+        ProviderError::NamesItselfElsewhere { named } => {
+            let seen = format!("it was asked as {} and sends requests on to {named}", subject.host);
+            (Code::PublicUrlIsLocalhost, seen, vec![])
         }
         ProviderError::TooOld { .. } => (Code::ServerTooOld, seen, vec![]),
         ProviderError::Denied(denied) => refused(denied, subject),
@@ -62,11 +72,35 @@ pub(super) fn provider(error: &ProviderError, subject: &Subject) -> Finding {
         ProviderError::RepositoryMoved { to: None } => (Code::RepositoryMoved, String::new(), vec![]),
         ProviderError::RateLimited { retry_after } => rate_limited(*retry_after),
         ProviderError::ServerError { status } => server_error(*status),
+        ProviderError::Unavailable { .. } => (Code::ServerUnavailable, seen, vec![]),
         ProviderError::Redirected { status, location } => redirected(*status, location.as_deref()),
         ProviderError::Unexpected { expected, status, content_type, first } => {
             unexpected(expected, *status, content_type.as_deref(), first)
         }
     }
+}
+
+fn collection_unknown(asked: &str, right: Option<&str>, known: &[String], subject: &Subject) -> Finding {
+    let mut seen = match asked {
+        "" => "the URL names no collection".to_owned(),
+        asked => format!("the server has no collection `{asked}`"),
+    };
+    if !known.is_empty() {
+        seen += &format!("; it has {}", known.join(", "));
+    }
+    let remedy = match right {
+        Some(right) => format!("Use {}, and correct url of {}.", right_url(right, subject), subject.table()),
+        None => {
+            "Name the collection in the URL: https://host[/tfs]/{collection}/{project}/_git/{repository}."
+                .into()
+        }
+    };
+    (Code::WrongBasePath, seen, vec![remedy])
+}
+
+/// The target's URL with another path.
+fn right_url(path: &str, subject: &Subject) -> String {
+    RemoteUrl::parse(&subject.url).map_or_else(|_| path.to_owned(), |url| url.with_path(path).to_string())
 }
 
 pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
@@ -183,7 +217,11 @@ fn refused(denied: &Denied, subject: &Subject) -> Finding {
         Denied::TokenNeeded { said } if subject.kind == Some(CredentialKind::Password) => {
             return (Code::TwoFactorRequired, quoted(said), vec![]);
         }
-        Denied::TokenNeeded { .. } | Denied::Rejected | Denied::Expired | Denied::Revoked => {}
+        Denied::TokenNeeded { .. }
+        | Denied::IisBasic
+        | Denied::Rejected
+        | Denied::Expired
+        | Denied::Revoked => {}
     }
     match subject.kind {
         None => super::source::no_credential(subject),
@@ -193,6 +231,7 @@ fn refused(denied: &Denied, subject: &Subject) -> Finding {
         Some(CredentialKind::Pat) => match denied {
             Denied::Expired => (Code::PatExpired, seen, vec![]),
             Denied::Revoked => (Code::PatRejected, "it was revoked".into(), vec![]),
+            Denied::IisBasic => (Code::IisBasicConflict, seen, vec![]),
             _ => (Code::PatRejected, seen, pat_remedies(subject)),
         },
     }
@@ -221,7 +260,6 @@ fn pat_remedies(subject: &Subject) -> Vec<String> {
             "Azure DevOps answers alike to a token that is mistyped, has expired or lacks a scope: look it up under \
              User settings, Personal access tokens; it needs Code (Read), vso.code, and an expiry in the future."
                 .into(),
-            "If passwords work there and tokens do not, IIS Basic Authentication is on for the site: switch it off.".into(),
         ],
         Some(Provider::Gitlab) => vec![
             "Look it up under User settings, Access tokens; it needs read_repository, and read_api for the API."
