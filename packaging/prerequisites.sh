@@ -35,6 +35,7 @@ jq jq
 python3 python3
 node nodejs
 npm npm
+setpriv util-linux
 LIST
     [ "$purpose" = test ] && return
     cat <<'LIST'

@@ -3,6 +3,8 @@
 //! The loop is the only owner of all three. It waits for the line, the runner, the clock and the operator's
 //! signals, turns what comes into events of the session, and carries the session's actions out.
 
+mod publish;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use crate::remote_url::RemoteUrl;
 use crate::runner::{Runner, RunnerEvent};
 use crate::session::websocket::{Incoming, Line, LineError};
 use crate::session::{Action, CloseReason, Event, Profile, Session};
+use crate::status::Board;
 use crate::systemd::Notifier;
 
 /// How long the last results may take to be acknowledged once everything has ended.
@@ -49,6 +52,7 @@ pub enum Ended {
 }
 
 /// Where the control plane is.
+#[derive(Clone)]
 pub struct ControlPlane {
     /// Its base URL.
     pub url: RemoteUrl,
@@ -72,6 +76,8 @@ pub struct Parts<J> {
     pub journal: J,
     /// The word to systemd.
     pub notifier: Notifier,
+    /// Where it tells what it is doing.
+    pub board: Board,
     /// How long running tasks may go on once the daemon is to end.
     pub drain: Duration,
 }
@@ -84,6 +90,7 @@ pub struct Agent<J> {
     runner: Runner,
     journal: J,
     notifier: Notifier,
+    board: Board,
     drain: Duration,
     backoff: Backoff,
     started: Instant,
@@ -108,6 +115,10 @@ impl<J: Journal> Agent<J> {
     /// A daemon that has not connected yet.
     pub fn new(parts: Parts<J>) -> Self {
         let now = Instant::now();
+        parts.board.update(|status| {
+            status.agent_id = Some(parts.identity.agent_id.clone());
+            status.control_plane = Some(parts.control_plane.url.to_string());
+        });
         let session = Session::new(parts.profile, parts.identity, parts.journal.unacknowledged());
         Self {
             door: parts.door,
@@ -116,6 +127,7 @@ impl<J: Journal> Agent<J> {
             runner: parts.runner,
             journal: parts.journal,
             notifier: parts.notifier,
+            board: parts.board,
             drain: parts.drain,
             backoff: Backoff::default(),
             started: now,
@@ -143,7 +155,10 @@ impl<J: Journal> Agent<J> {
                 Woken::Runner(RunnerEvent::Progressed(progress)) => {
                     self.feed(Event::Progressed(progress)).await
                 }
-                Woken::Runner(RunnerEvent::Finished(result)) => self.feed(Event::Finished(result)).await,
+                Woken::Runner(RunnerEvent::Finished(result)) => {
+                    self.publish_end(&result);
+                    self.feed(Event::Finished(result)).await;
+                }
                 Woken::Wish(Wish::Stop) => return self.stop().await,
                 Woken::Wish(Wish::Drain) if drain_by.is_none() => {
                     self.notifier.stopping();
@@ -154,6 +169,7 @@ impl<J: Journal> Agent<J> {
                 Woken::Clock => self.feed(Event::Tick).await,
             }
             self.notifier.alive(self.session.is_open(), self.session.running());
+            self.publish();
             if let Some(by) = drain_by
                 && let Some(ended) = self.drained(by).await
             {
@@ -209,12 +225,16 @@ impl<J: Journal> Agent<J> {
             Err(error) => {
                 let wait = self.backoff.next(backoff::random());
                 tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "no connection to the control plane");
+                self.board.trouble(&error.to_string());
                 self.retry = Instant::now() + wait;
             }
         }
     }
 
     async fn incoming(&mut self, incoming: Incoming) {
+        if !matches!(incoming, Incoming::Closed) {
+            self.publish_heard();
+        }
         match incoming {
             Incoming::Message(message) => self.feed(Event::Received(message)).await,
             Incoming::NotUnderstood(error) => self.feed(Event::NotUnderstood(error)).await,
@@ -291,10 +311,12 @@ impl<J: Journal> Agent<J> {
         self.wait_before_retry(Duration::ZERO);
         let retry_in_ms = self.retry.saturating_duration_since(Instant::now()).as_millis() as u64;
         tracing::warn!(retry_in_ms, running = self.session.running(), "{what}; running tasks go on");
+        self.board.trouble(what);
         self.feed(Event::Closed).await;
     }
 
     async fn close(&mut self, reason: &CloseReason) {
+        self.board.trouble(&reason.to_string());
         match reason {
             CloseReason::IdentityRefused(message) => {
                 tracing::error!(

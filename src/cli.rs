@@ -3,12 +3,14 @@
 mod access;
 mod clone;
 mod config;
+mod doctor;
 mod enroll;
 mod explain;
 mod markdown;
 mod progress;
 mod run;
 mod screen;
+mod status;
 mod table;
 mod test;
 mod work;
@@ -77,6 +79,10 @@ enum Command {
     Config(config::ConfigArgs),
     /// Say what a code of a report means, how it is measured, and how to fix it
     Explain(explain::ExplainArgs),
+    /// Check configuration, files, clock, control plane, every declared server, and this host
+    Doctor(doctor::DoctorArgs),
+    /// Say what the running daemon is doing
+    Status(status::StatusArgs),
 }
 
 /// How the program ends.
@@ -88,6 +94,8 @@ pub enum Exit {
     Failed,
     /// Wrong usage.
     Usage,
+    /// No daemon was found.
+    NoDaemon,
     /// A bug of ours.
     Bug,
     /// The configuration is wrong.
@@ -102,6 +110,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
+            Exit::NoDaemon => 3,
             Exit::Bug => 70,
             Exit::Configuration => 78,
             Exit::Interrupted => 130,
@@ -130,6 +139,8 @@ pub fn execute(cli: Cli) -> Exit {
         Command::Clone(args) => runtime.block_on(clone::execute(&common, args)),
         Command::Config(args) => config::execute(&common, &args),
         Command::Explain(args) => explain::execute(&common, &args),
+        Command::Doctor(args) => runtime.block_on(doctor::execute(&common, args)),
+        Command::Status(args) => runtime.block_on(status::execute(&common, args)),
     };
     runtime.shutdown_background();
     exit
@@ -139,9 +150,13 @@ pub fn execute(cli: Cli) -> Exit {
 fn load_config(common: &Common) -> Result<Config, ConfigError> {
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Config::load(&config_files(common), &variables.collect())
+}
+
+/// The files that the arguments or the environment name.
+fn config_files(common: &Common) -> Vec<PathBuf> {
     let by_variable = std::env::var_os("SORTIE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let files = crate::config::files(&common.config, by_variable);
-    Config::load(&files, &variables.collect())
+    crate::config::files(&common.config, by_variable)
 }
 
 /// Says on standard error what went wrong, and gives the status back.

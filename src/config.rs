@@ -119,6 +119,8 @@ pub struct Agent {
     pub drain: Duration,
     /// Whether a private key that others can read is refused, or only warned about.
     pub strict_modes: bool,
+    /// Where the daemon answers `status` and `doctor`; `None` is the usual place.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// Where the control plane is and how to get there.

@@ -143,6 +143,15 @@ impl Door {
         Box::pin(connect::connect(&self.parts, destination, log)).await
     }
 
+    /// The proxy that a connection goes through, as `host:port`, without looking anything up.
+    ///
+    /// # Errors
+    /// [`DialError::ProxySetting`] where a variable of the environment names none.
+    pub fn proxy_for(&self, destination: &Destination) -> Result<Option<String>, DialError> {
+        let proxy = proxy::choose(&self.parts.environment, destination)?;
+        Ok(proxy.map(|proxy| proxy::endpoint(&proxy.host, proxy.port)))
+    }
+
     /// The HTTP client for a destination. It records no stages. Each connection that it opens is looked up
     /// and shown to policy anew.
     ///

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use crate::git::{Control, Transfer};
 use crate::report::{Code, Diagnosis, Stage, StageEvent, StageLog};
 use crate::session::StopReason;
+use crate::status;
 use crate::task::{self, Task, TaskReport, Tools};
 
 /// How often a running attempt tells its progress at the most.
@@ -54,6 +55,7 @@ struct Running {
     task: Task,
     log: StageLog,
     cancel: CancellationToken,
+    started: Instant,
 }
 
 impl Runner {
@@ -122,7 +124,7 @@ impl Runner {
             }
         };
         let id = self.tasks.spawn(both.instrument(span)).id();
-        self.running.insert(attempt.clone(), Running { id, task, log, cancel });
+        self.running.insert(attempt.clone(), Running { id, task, log, cancel, started: Instant::now() });
     }
 
     /// Stops an attempt. Its end is still told.
@@ -147,6 +149,21 @@ impl Runner {
         self.cancel_all();
         while self.tasks.join_next().await.is_some() {}
         self.running.clear();
+    }
+
+    /// What runs, as the status tells it.
+    pub fn running(&self) -> Vec<status::Attempt> {
+        let view = |(attempt, running): (&AttemptId, &Running)| status::Attempt {
+            task: attempt.task_id.clone(),
+            number: attempt.attempt,
+            kind: running.task.kind(),
+            target: running.task.target().shown(),
+            stage: running.log.running().map(Stage::as_str),
+            started: running.started,
+        };
+        let mut running: Vec<_> = self.running.iter().map(view).collect();
+        running.sort_by_key(|attempt| attempt.started);
+        running
     }
 
     /// Waits for what happens next. Dropping the future loses nothing.
@@ -321,7 +338,7 @@ mod tests {
         log.begin(Stage::Tls);
         let id = runner.tasks.spawn(async { panic!("a bug") }).id();
         let cancel = CancellationToken::new();
-        runner.running.insert(attempt.clone(), Running { id, task, log, cancel });
+        runner.running.insert(attempt.clone(), Running { id, task, log, cancel, started: Instant::now() });
         let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
         let TaskOutput::Report(report) = result.result else { panic!("a report") };
         let diagnosis = report.diagnosis.unwrap();
@@ -342,7 +359,7 @@ mod tests {
         let diagnosis = Diagnosis::new(Code::UnexpectedAnswer, Stage::Identify, "", vec![]);
         let report = TaskReport::failed(&task, diagnosis, &log);
         let id = runner.tasks.spawn(async { report }).id();
-        runner.running.insert(offer.attempt, Running { id, task, log, cancel });
+        runner.running.insert(offer.attempt, Running { id, task, log, cancel, started: Instant::now() });
         let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
         assert_eq!(result.result.diagnosis().unwrap().code, "internal");
         assert!(sortie_protocol::encode(&AgentMessage::Result(*result)).is_ok());

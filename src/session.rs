@@ -94,6 +94,21 @@ impl Session {
         self.attempts.len()
     }
 
+    /// How many results wait for their acknowledgment.
+    pub fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
+    }
+
+    /// Whether the control plane wants no new work done here.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether the operator wants no new work done.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Whether there is nothing left to do or to tell.
     pub fn is_idle(&self) -> bool {
         self.attempts.is_empty() && self.unacknowledged.is_empty()

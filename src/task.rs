@@ -21,6 +21,7 @@ use crate::git::{Control, Limits};
 use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 
+pub use diagnose::control_plane as control_plane_diagnosis;
 pub use target::{Target, TargetError, TargetSpec};
 pub use wire::{Unsupported, from_wire, wire_diagnosis, wire_stage};
 
@@ -46,6 +47,24 @@ pub enum Task {
     ConnectionTest(connection_test::Request),
     /// Clones one reference into a directory.
     Clone(clone::Request),
+}
+
+impl Task {
+    /// The kind, as a person types it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ConnectionTest(_) => "connection-test",
+            Self::Clone(_) => "clone",
+        }
+    }
+
+    /// What it is aimed at.
+    pub fn target(&self) -> &TargetSpec {
+        match self {
+            Self::ConnectionTest(request) => &request.target,
+            Self::Clone(request) => &request.target,
+        }
+    }
 }
 
 /// The outcome of a task, good or bad.
@@ -114,6 +133,8 @@ pub async fn run(task: &Task, tools: &Tools, control: &Control, log: &StageLog) 
         Task::ConnectionTest(request) => {
             TaskReport::Test(Box::new(connection_test::run(request, tools, control, log).await))
         }
-        Task::Clone(request) => TaskReport::Clone(Box::new(clone::run(request, tools, control, log).await)),
+        Task::Clone(request) => {
+            TaskReport::Clone(Box::new(Box::pin(clone::run(request, tools, control, log)).await))
+        }
     }
 }

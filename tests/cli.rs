@@ -243,7 +243,7 @@ fn version_and_help_are_there() {
         (version.status, version.stdout.trim()),
         (Some(0), concat!("sortie ", env!("CARGO_PKG_VERSION")))
     );
-    for command in ["run", "enroll", "unenroll", "test", "clone", "config", "explain"] {
+    for command in ["run", "enroll", "unenroll", "test", "clone", "config", "explain", "doctor", "status"] {
         let help = sortie([command, "--help"]);
         assert!(help.status == Some(0) && help.stdout.contains("Example"), "{command}: {help:?}");
     }

@@ -22,8 +22,9 @@ fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
     identity::store(&state, &identity).unwrap();
     let config = home.join("config.toml");
     let text = format!(
-        "[agent]\nname = \"a\"\nstate_dir = \"{}\"\n[control_plane]\nurl = \"{url}\"\n",
-        state.display()
+        "[agent]\nname = \"a\"\nstate_dir = \"{}\"\ncontrol_socket = \"{}\"\n[control_plane]\nurl = \"{url}\"\n",
+        state.display(),
+        home.join("control.sock").display()
     );
     std::fs::write(&config, text).unwrap();
     config

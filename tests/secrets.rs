@@ -27,7 +27,7 @@ fn spellings(secret: &str) -> Vec<String> {
     ]
 }
 
-fn assert_clean(what: &str, content: &[u8], secrets: &[&str]) {
+pub(crate) fn assert_clean(what: &str, content: &[u8], secrets: &[&str]) {
     for secret in secrets {
         for spelling in spellings(secret) {
             let found = content.windows(spelling.len()).any(|window| window == spelling.as_bytes());

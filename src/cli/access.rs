@@ -272,7 +272,7 @@ impl AccessArgs {
     }
 }
 
-fn deadline(text: &str) -> Result<Duration, String> {
+pub(super) fn deadline(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
     if seconds > 0.0 && seconds <= MAX_DEADLINE_SECONDS {
         return Ok(Duration::from_secs_f64(seconds));

@@ -177,7 +177,7 @@ async fn give_back(common: &Common, force: bool) -> Result<String, Failure> {
 }
 
 /// The configuration; its defaults where none was named and there is none in the usual place.
-fn config_or_default(common: &Common) -> Result<Config, ConfigError> {
+pub(super) fn config_or_default(common: &Common) -> Result<Config, ConfigError> {
     match load_config(common) {
         Err(ConfigError::Unreadable { file, .. })
             if file == Path::new(config::DEFAULT_PATH) && !file.exists() && common.config.is_empty() =>
@@ -190,9 +190,18 @@ fn config_or_default(common: &Common) -> Result<Config, ConfigError> {
 
 /// The control plane at `url`, reached as the configuration says where it is the one that stands there.
 pub(super) async fn control_plane(config: &Config, url: &RemoteUrl) -> Result<ControlPlane, AccessError> {
+    let mut control_plane = without_secret(config, url);
+    let destination = &mut control_plane.destination;
+    let secret = config.control_plane.as_ref().and_then(|declared| declared.proxy_secret.as_ref());
+    destination.proxy = with_secret(destination.proxy.clone(), secret).await?;
+    Ok(control_plane)
+}
+
+/// The same, without the secret that its proxy may ask for.
+pub(super) fn without_secret(config: &Config, url: &RemoteUrl) -> ControlPlane {
     let declared = config.control_plane.as_ref().filter(|declared| declared.url == *url);
     let proxy = match declared {
-        Some(declared) => with_secret(declared.proxy.clone(), declared.proxy_secret.as_ref()).await?,
+        Some(declared) => declared.proxy.clone(),
         None => Proxy::Environment,
     };
     let destination = Destination {
@@ -207,7 +216,7 @@ pub(super) async fn control_plane(config: &Config, url: &RemoteUrl) -> Result<Co
         proxy_ca_file: declared.and_then(|declared| declared.proxy_ca_file.clone()),
         client_certificate: declared.and_then(|declared| declared.client_certificate.clone()),
     };
-    Ok(ControlPlane { url: url.clone(), destination })
+    ControlPlane { url: url.clone(), destination }
 }
 
 pub(super) fn profile(agent: &Agent) -> Profile {

@@ -7,21 +7,26 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::access::{AccessError, with_secret};
 use super::enroll::{Failure, control_plane, profile, trade};
 use super::{Common, Exit, complain, load_config};
-use crate::agent::{Agent, ControlPlane, Ended, Parts, Wish};
+use crate::agent::{Agent, Ended, Parts, Wish};
 use crate::backoff::{self, Backoff};
 use crate::config::{self, Config};
+use crate::control_socket::{self, Desk};
 use crate::credential::Store;
 use crate::dial::{Door, ProxyEnvironment};
+use crate::doctor::{self, Examiner};
 use crate::enroll::EnrollError;
 use crate::git;
 use crate::identity::{self, Identity, IdentityError};
 use crate::journal::MemoryJournal;
 use crate::policy::Policy;
 use crate::runner::Runner;
+use crate::status::{Board, Daemon, Moment, Status};
 use crate::systemd::Notifier;
 use crate::task::Tools;
 use crate::telemetry;
@@ -78,35 +83,57 @@ pub(super) async fn execute(common: &Common, _args: RunArgs) -> Exit {
 
 async fn run(config: Config) -> Result<Exit, StartError> {
     telemetry::init(config.log)?;
-    let (sender, mut wishes) = watch::channel(Wish::Run);
+    let (sender, wishes) = watch::channel(Wish::Run);
     let signals = Signals::new()?;
     let _lock = lock(&config.agent.state_dir)?;
     git::initialize()?;
-    let mut notifier = Notifier::from_environment();
+    let config = Arc::new(config);
+    let tools = tools(&config).await;
+    let (board, status) = Board::new();
+    let socket = ControlSocket::open(&config, &tools, status).await;
+    let notifier = Notifier::from_environment();
     notifier.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent.name = config.agent.name, "started");
 
     // The signals' task ends with this function: it is aborted when the set is dropped.
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(signals.forward(sender));
+    let ended = serve(&config, tools, board, notifier, wishes).await;
+    socket.close().await;
+    ended
+}
+
+/// From the identity to the end of the loop.
+async fn serve(
+    config: &Config,
+    tools: Tools,
+    board: Board,
+    mut notifier: Notifier,
+    mut wishes: watch::Receiver<Wish>,
+) -> Result<Exit, StartError> {
     let identity = tokio::select! {
-        identity = notifier.while_alive(enrolled(&config)) => identity?,
+        identity = notifier.while_alive(enrolled(config)) => identity?,
         () = wished_to_end(&mut wishes) => return Ok(Exit::Done),
     };
     let url = config::control_plane_url(&identity.control_plane).map_err(|_| StartError::Url)?;
-    let agent = assemble(&config, identity, control_plane(&config, &url).await?, notifier).await;
+    let agent = Agent::new(Parts {
+        door: Arc::clone(&tools.door),
+        control_plane: control_plane(config, &url).await?,
+        profile: profile(&config.agent),
+        identity,
+        runner: Runner::new(tools, config.max_run),
+        journal: MemoryJournal::default(),
+        notifier,
+        board,
+        drain: config.agent.drain,
+    });
     let ended = agent.run(wishes).await;
     tracing::info!(drained = ended == Ended::Drained, "ended");
     Ok(Exit::Done)
 }
 
-async fn assemble(
-    config: &Config,
-    identity: Identity,
-    control_plane: ControlPlane,
-    notifier: Notifier,
-) -> Agent<MemoryJournal> {
-    let door = Arc::new(Door::new(ProxyEnvironment::from_process()));
+/// What tasks are done with, by the configuration alone.
+pub(super) async fn tools(config: &Config) -> Tools {
     let mut servers = config.servers.clone();
     for server in &mut servers {
         // Without its secret the proxy will ask for it, and the report of a task will say so.
@@ -117,23 +144,62 @@ async fn assemble(
             }
         }
     }
-    let tools = Tools {
-        door: Arc::clone(&door),
+    Tools {
+        door: Arc::new(Door::new(ProxyEnvironment::from_process())),
         policy: Arc::new(Policy::new(servers)),
         credentials: Arc::new(Store::new(config.credentials.clone())),
         limits: config.limits,
         workspaces: Some(config.workspaces()),
+    }
+}
+
+/// The task that answers `status` and `doctor`, where there is a control socket.
+struct ControlSocket {
+    stop: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl ControlSocket {
+    /// Begins to answer. The daemon can do its work without, so that a failure is no end.
+    async fn open(config: &Arc<Config>, tools: &Tools, status: watch::Receiver<Status>) -> Self {
+        let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
+        match control_socket::bind(&control_socket::places(&config.agent)).await {
+            Ok(listener) => {
+                tracing::info!(path = %listener.path().display(), "the control socket is open");
+                let desk = Desk::new(daemon(config), status, examiner(config, tools).await);
+                task.spawn(control_socket::serve(listener, desk, stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "`sortie status` and `sortie doctor` cannot ask this daemon")
+            }
+        }
+        Self { stop, task }
+    }
+
+    /// Cuts off what is being answered, and waits until the socket's file is gone.
+    async fn close(mut self) {
+        self.stop.cancel();
+        while self.task.join_next().await.is_some() {}
+    }
+}
+
+async fn examiner(config: &Arc<Config>, tools: &Tools) -> Examiner {
+    let control_plane = match &config.control_plane {
+        Some(configured) => control_plane(config, &configured.url).await.ok(),
+        None => None,
     };
-    Agent::new(Parts {
-        door,
-        control_plane,
-        profile: profile(&config.agent),
-        identity,
-        runner: Runner::new(tools, config.max_run),
-        journal: MemoryJournal::default(),
-        notifier,
-        drain: config.agent.drain,
-    })
+    Examiner { config: Arc::clone(config), tools: tools.clone(), control_plane }
+}
+
+fn daemon(config: &Config) -> Daemon {
+    Daemon {
+        name: config.agent.name.clone(),
+        tags: config.agent.tags.clone(),
+        max_tasks: config.agent.max_tasks,
+        state_dir: config.agent.state_dir.display().to_string(),
+        configuration: doctor::fingerprint(config),
+        started: Moment::now(),
+    }
 }
 
 /// The identity that is kept, or the one that the configured token gives. The network may be down when a

@@ -86,7 +86,7 @@ fn print_outcome(report: &TaskReport, form: Form) {
 }
 
 /// Waits for Ctrl-C or a request to end.
-async fn interrupt() {
+pub(super) async fn interrupt() {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

@@ -26,6 +26,7 @@ pub(super) struct RawAgent {
     pub(super) max_tasks: Option<u32>,
     pub(super) drain_seconds: Option<u64>,
     pub(super) strict_modes: Option<bool>,
+    pub(super) control_socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,7 +105,7 @@ pub(super) struct RawLimits {
 /// tables above really accept.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", &["agent", "control_plane", "servers", "credentials", "log", "health", "limits"]),
-    ("agent", &["name", "tags", "state_dir", "max_tasks", "drain_seconds", "strict_modes"]),
+    ("agent", &["name", "tags", "state_dir", "max_tasks", "drain_seconds", "strict_modes", "control_socket"]),
     (
         "control_plane",
         &[

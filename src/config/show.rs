@@ -20,6 +20,7 @@ pub(super) fn json(config: &Config) -> Value {
             "max_tasks": config.agent.max_tasks,
             "drain_seconds": config.agent.drain.as_secs(),
             "strict_modes": config.agent.strict_modes,
+            "control_socket": config.agent.control_socket,
         },
         "control_plane": config.control_plane.as_ref().map(control_plane),
         "servers": servers,

@@ -72,6 +72,7 @@ fn agent(raw: RawAgent) -> Result<Agent, ConfigError> {
         max_tasks,
         drain: Duration::from_secs(drain),
         strict_modes: raw.strict_modes.unwrap_or(true),
+        control_socket: raw.control_socket.map(|path| absolute("agent.control_socket", &path)).transpose()?,
     })
 }
 

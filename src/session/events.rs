@@ -78,14 +78,21 @@ pub enum StopReason {
 }
 
 /// Why a connection is closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
     /// The peer was silent for too long, or did not get to `welcome` in time.
+    #[error("the control plane was silent")]
     Silence,
     /// The control plane does not take this identity: its words.
+    #[error("the control plane refuses this agent's identity: {0}")]
     IdentityRefused(String),
     /// The control plane ends the session; come back after so long.
+    #[error("{}", match .0 {
+        GoawayReason::Superseded => "another agent with this identity connected",
+        _ => "the control plane ended the session",
+    })]
     Goaway(GoawayReason, Duration),
     /// The peer does not keep to the protocol.
+    #[error("the control plane does not keep to the protocol")]
     Protocol,
 }

@@ -71,7 +71,14 @@ impl Line {
     /// # Errors
     /// See [`LineError`].
     pub async fn open(door: &Door, destination: &Destination, base: &RemoteUrl) -> Result<Self, LineError> {
-        let stream = door.connect(destination, &StageLog::default()).await?;
+        Self::over(door.connect(destination, &StageLog::default()).await?, base).await
+    }
+
+    /// Opens the WebSocket over a stream to the control plane at `base`.
+    ///
+    /// # Errors
+    /// See [`LineError`].
+    pub async fn over(stream: Stream, base: &RemoteUrl) -> Result<Self, LineError> {
         let upgrade = upgrade(stream, base);
         tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await.map_err(|_| LineError::TimedOut)?
     }

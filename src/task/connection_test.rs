@@ -65,7 +65,8 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
         api_accepted: false,
         refused: Vec::new(),
     };
-    let outcome = test.work().await;
+    // Everything that a test may come to lives in this future, and whoever runs it need not carry its size.
+    let outcome = Box::pin(test.work()).await;
     test.finish(outcome, since)
 }
 

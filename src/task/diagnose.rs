@@ -67,6 +67,8 @@ pub(super) struct Subject {
     pub(super) known_hosts_file: Option<String>,
     /// The server's own CA file.
     pub(super) ca_file: Option<String>,
+    /// Whether it is the way to the control plane, which has a table of its own.
+    pub(super) is_control_plane: bool,
 }
 
 impl Subject {
@@ -79,6 +81,9 @@ impl Subject {
 
     /// The table of the configuration that declares the server.
     fn table(&self) -> String {
+        if self.is_control_plane {
+            return "[control_plane]".to_owned();
+        }
         format!("[servers.{}]", self.server.as_deref().unwrap_or("<name>"))
     }
 }
@@ -163,6 +168,18 @@ pub(super) fn advised(mut diagnosis: Diagnosis, provider: Option<Provider>) -> D
     diagnosis
 }
 
+/// The diagnosis of a failed way to the control plane: it is the same way with the same causes.
+pub fn control_plane(error: &DialError, url: &str, ca_file: Option<&std::path::Path>) -> Diagnosis {
+    let subject = Subject {
+        url: url.to_owned(),
+        ca_file: ca_file.map(|file| file.display().to_string()),
+        is_control_plane: true,
+        ..Subject::default()
+    };
+    let (code, seen, remedies) = connection::dial(error, &subject);
+    advised(Diagnosis::new(code, error.stage(), seen.trim_end_matches('.'), remedies), None)
+}
+
 fn cancelled(stage: Stage) -> Finding {
     (Code::Cancelled, format!("it was in the stage {}", stage.as_str()), vec![])
 }
@@ -189,6 +206,7 @@ mod tests {
             server: Some("ado".into()),
             known_hosts_file: Some("/etc/sortie/known_hosts".into()),
             ca_file: None,
+            is_control_plane: false,
         }
     }
 

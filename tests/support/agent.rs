@@ -195,10 +195,11 @@ impl AgentPlan {
         let path = self.directory.path();
         let tags = self.tags.iter().map(|tag| format!("\"{tag}\"")).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "[agent]\nname = \"{name}\"\ntags = [{tags}]\nstate_dir = \"{state}\"\nmax_tasks = {slots}\n\n\
+            "[agent]\nname = \"{name}\"\ntags = [{tags}]\nstate_dir = \"{state}\"\ncontrol_socket = \"{socket}\"\nmax_tasks = {slots}\n\n\
              [control_plane]\nurl = \"{control_plane_url}\"\n{control_plane}\n{tables}",
             name = self.name,
             state = path.join("state").display(),
+            socket = path.join("run/control.sock").display(),
             slots = self.max_tasks,
             control_plane = self.control_plane,
             tables = self.tables,

@@ -1,0 +1,286 @@
+//! What the running daemon is doing, as `sortie status` tells it: a snapshot that the agent's loop publishes.
+//!
+//! Nothing here is secret. What a control plane or a git server said is bounded and stripped of control characters
+//! before it comes here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The name of the form that `sortie status --json` prints.
+pub const SCHEMA: &str = "sortie.status.v1";
+
+/// How many attempts that have ended are remembered.
+const RECENT_ATTEMPTS: usize = 20;
+
+/// The most characters of a text that came from elsewhere.
+const MAX_TEXT_CHARS: usize = 300;
+
+/// What the daemon is doing.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The identifier that the control plane gave; `None` before the agent is enrolled.
+    pub agent_id: Option<String>,
+    /// The base URL of the control plane.
+    pub control_plane: Option<String>,
+    /// Since when a session is open; `None` while there is none.
+    pub connected: Option<Moment>,
+    /// When anything was heard from the control plane, a heartbeat for example.
+    pub heard: Option<Instant>,
+    /// Why there was no connection the last time, and when.
+    pub last_error: Option<(Moment, String)>,
+    /// Whether new tasks are taken.
+    pub mode: Mode,
+    /// What runs.
+    pub attempts: Vec<Attempt>,
+    /// How many results wait for their acknowledgment.
+    pub results_waiting: usize,
+    /// What has ended, the latest first.
+    pub recent: VecDeque<Ended>,
+}
+
+/// A moment by the calendar and by the clock that no one sets.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the calendar.
+    pub at: OffsetDateTime,
+    /// By the clock that only goes forward.
+    pub instant: Instant,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        Self { at: OffsetDateTime::now_utc(), instant: Instant::now() }
+    }
+}
+
+/// Whether new tasks are taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    #[default]
+    Running,
+    /// The control plane has paused or drained this agent.
+    Paused,
+    /// The daemon finishes what runs and ends.
+    Draining,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// An attempt that runs.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The task's identifier.
+    pub task: String,
+    /// The attempt's number.
+    pub number: u32,
+    /// The kind of the task.
+    pub kind: &'static str,
+    /// The URL, or the server with project and repository.
+    pub target: String,
+    /// The stage that runs.
+    pub stage: Option<&'static str>,
+    /// When it began.
+    pub started: Instant,
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// What it was.
+    pub attempt: Attempt,
+    /// When it ended.
+    pub at: OffsetDateTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// `succeeded`, `failed` or `cancelled`.
+    pub outcome: &'static str,
+    /// The code of its diagnosis.
+    pub diagnosis: Option<String>,
+}
+
+/// Where the loop publishes its status. Readers never hold it up.
+#[derive(Debug)]
+pub struct Board(watch::Sender<Status>);
+
+impl Board {
+    /// A board with nothing on it, and its first reader.
+    pub fn new() -> (Self, watch::Receiver<Status>) {
+        let (sender, receiver) = watch::channel(Status::default());
+        (Self(sender), receiver)
+    }
+
+    /// Changes what stands there.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_modify(change);
+    }
+
+    /// Reads from what stands there.
+    pub fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.0.borrow())
+    }
+
+    /// Notes why there is no connection. The text may hold what the control plane said.
+    pub fn trouble(&self, text: &str) {
+        let told = (Moment::now(), shown(text));
+        self.update(|status| status.last_error = Some(told));
+    }
+
+    /// Notes that an attempt has ended.
+    pub fn ended(&self, ended: Ended) {
+        self.update(|status| {
+            status.recent.truncate(RECENT_ATTEMPTS - 1);
+            status.recent.push_front(ended);
+        });
+    }
+}
+
+/// What does not change while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// Its name.
+    pub name: String,
+    /// Its own tags.
+    pub tags: Vec<String>,
+    /// How many attempts it runs at once.
+    pub max_tasks: u32,
+    /// Where it keeps its state.
+    pub state_dir: String,
+    /// Tells whether a file still says what this daemon goes by.
+    pub configuration: String,
+    /// When it started.
+    pub started: Moment,
+}
+
+impl Status {
+    /// The status as `sortie status --json` prints it, with the times of this moment.
+    pub fn to_json(&self, daemon: &Daemon) -> Value {
+        let now = Instant::now();
+        let seconds = |since: Instant| rounded(now.saturating_duration_since(since));
+        let attempts: Vec<_> = self.attempts.iter().map(|attempt| attempt.to_json(now)).collect();
+        let recent: Vec<_> = self.recent.iter().map(Ended::to_json).collect();
+        json!({
+            "schema": SCHEMA,
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "started_at": timestamp(daemon.started.at),
+            "uptime_seconds": seconds(daemon.started.instant),
+            "state_dir": daemon.state_dir,
+            "configuration": daemon.configuration,
+            "mode": self.mode.as_str(),
+            "agent": { "id": self.agent_id, "name": daemon.name, "tags": daemon.tags },
+            "control_plane": {
+                "url": self.control_plane,
+                "connected": self.connected.is_some(),
+                "connected_since": self.connected.map(|moment| timestamp(moment.at)),
+                "connected_seconds": self.connected.map(|moment| seconds(moment.instant)),
+                "heard_seconds_ago": self.heard.map(seconds),
+                "last_error": self.last_error.as_ref().map(|(moment, message)| {
+                    json!({ "at": timestamp(moment.at), "message": message })
+                }),
+            },
+            "slots": { "total": daemon.max_tasks, "used": self.attempts.len() },
+            "attempts": attempts,
+            "results_waiting": self.results_waiting,
+            "recent": recent,
+        })
+    }
+}
+
+impl Attempt {
+    fn to_json(&self, now: Instant) -> Value {
+        json!({
+            "task": shown(&self.task),
+            "attempt": self.number,
+            "kind": self.kind,
+            "target": shown(&self.target),
+            "stage": self.stage,
+            "seconds": rounded(now.saturating_duration_since(self.started)),
+        })
+    }
+}
+
+impl Ended {
+    fn to_json(&self) -> Value {
+        json!({
+            "task": shown(&self.attempt.task),
+            "attempt": self.attempt.number,
+            "kind": self.attempt.kind,
+            "target": shown(&self.attempt.target),
+            "outcome": self.outcome,
+            "diagnosis": self.diagnosis,
+            "ended_at": timestamp(self.at),
+            "seconds": rounded(self.duration),
+        })
+    }
+}
+
+/// A text that may have come from elsewhere, without control characters and of a bounded length.
+fn shown(text: &str) -> String {
+    let plain = text.chars().filter(|c| !c.is_control());
+    plain.take(MAX_TEXT_CHARS).collect()
+}
+
+/// Seconds to a tenth.
+fn rounded(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10.0).round() / 10.0
+}
+
+/// RFC 3339 in UTC, to the second.
+pub(crate) fn timestamp(time: OffsetDateTime) -> String {
+    let time = time.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(task: &str) -> Attempt {
+        Attempt {
+            task: task.to_owned(),
+            number: 1,
+            kind: "clone",
+            target: "https://git.example/x".to_owned(),
+            stage: None,
+            started: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_remembered_within_bounds_and_the_latest_first() {
+        let (board, reader) = Board::new();
+        for number in 0..RECENT_ATTEMPTS + 5 {
+            let (at, duration) = (OffsetDateTime::UNIX_EPOCH, Duration::ZERO);
+            let attempt = attempt(&number.to_string());
+            board.ended(Ended { attempt, at, duration, outcome: "succeeded", diagnosis: None });
+        }
+        let status = reader.borrow();
+        assert_eq!(status.recent.len(), RECENT_ATTEMPTS);
+        assert_eq!(status.recent[0].attempt.task, (RECENT_ATTEMPTS + 4).to_string());
+    }
+
+    #[test]
+    fn what_others_said_is_stripped_and_shortened() {
+        let (board, reader) = Board::new();
+        board.trouble(&format!("\x1b[31m{}", "x".repeat(10_000)));
+        let status = reader.borrow();
+        let message = status.last_error.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
+        assert_eq!((message.starts_with("[31mx"), message.chars().count()), (true, MAX_TEXT_CHARS));
+    }
+}
