@@ -1,6 +1,9 @@
-//! Whether an SSH server is the one that the operator knows, by a file in OpenSSH's known_hosts format.
+//! Whether an SSH server is the one that the operator knows, by a file in OpenSSH's known_hosts format and by keys
+//! that are pinned in the configuration.
 //!
 //! There is no trust on first use: a host without an entry is unknown, and refused.
+
+mod pin;
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,6 +11,8 @@ use std::path::Path;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+
+pub use pin::Pin;
 
 use crate::ssh::{fingerprint, key_type};
 

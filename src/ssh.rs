@@ -5,6 +5,7 @@
 //! which wakes it.
 
 mod approach;
+mod authenticate;
 mod error;
 mod key;
 mod login;
@@ -16,9 +17,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::credential::Credential;
 use crate::dial::{Destination, Door};
+use crate::host_key::Pin;
 
 pub(crate) use approach::approach;
-pub use error::Error;
+pub use error::{Error, KnownKey};
 pub use key::{KeyProblem, TypeProblem};
 pub(crate) use key::{fingerprint, key_type};
 pub(crate) use login::{Opened, open};
@@ -51,8 +53,15 @@ pub struct Seen {
 }
 
 /// The keys that hosts are known by.
+///
+/// What the file and the pins say adds up: one that vouches for a key is enough. But a key that the file revokes
+/// stays refused, and where there are pins, a key that nothing vouches for is another one than the pinned.
 #[derive(Debug, Clone, Default)]
 pub struct KnownHosts {
-    /// A file in OpenSSH's format; without one no host is known.
+    /// A file in OpenSSH's format.
     pub file: Option<PathBuf>,
+    /// Keys that are pinned in the configuration.
+    pub pins: Vec<Pin>,
+    /// The key of the configuration where they stand.
+    pub pins_key: String,
 }

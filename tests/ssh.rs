@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sortie::host_key::Pin;
 use sortie::provider::Provider;
 
+use crate::support::process::write_private;
 use crate::support::repository::SampleRepository;
 use crate::support::sshd::{Key, KeyKind, Sshd};
 use crate::trial::{Outcome, Trial};
@@ -177,4 +179,101 @@ async fn a_host_that_has_an_rsa_key_alone_is_warned_about() {
         assert_eq!(outcome.warnings(), expected);
         assert_eq!(outcome.stages("warned").len(), expected.len());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_host_keys_and_the_file_add_up() {
+    let scratch = tempfile::tempdir().unwrap();
+    let sample = SampleRepository::small(&scratch.path().join("web.git"));
+    let key = Key::make(scratch.path(), "key", KeyKind::Ed25519, None);
+    let sshd = Sshd::plan(&[KeyKind::Ed25519, KeyKind::Rsa])
+        .authorize(&key)
+        .serve("shop/web.git", &sample.directory)
+        .start();
+    let pinned = |known_hosts: &Path, pins: &[&str]| {
+        let trial = Trial::of(Some(Provider::Git), &sshd.url(), &format!("{}/shop/web.git", sshd.url()));
+        let mut trial = trial.key(&key.private_file, None, known_hosts);
+        trial.server.host_keys = pins.iter().map(|pin| Pin::parse(pin).unwrap()).collect();
+        trial
+    };
+    let (empty, changed) = (sshd.known_hosts_empty(), sshd.known_hosts_changed());
+    let typed = format!("ssh-rsa {}", sshd.fingerprint(1));
+    let wrong = Key::make(scratch.path(), "wrong", KeyKind::Ed25519, None).public;
+    for (file, pins) in [
+        (&empty, vec![sshd.host_keys()[0].public.as_str()]),
+        (&empty, vec![&sshd.fingerprint(0)]),
+        (&empty, vec![&typed]),
+        (&empty, vec![&wrong, &sshd.fingerprint(0)]),
+        (&changed, vec![&sshd.fingerprint(0)]),
+        (&sshd.known_hosts_hashed(), vec![&wrong]),
+    ] {
+        let outcome = pinned(file, &pins).run().await;
+        assert!(outcome.succeeded(), "{pins:?}: {:#}", outcome.0["diagnosis"]);
+    }
+    let outcome = pinned(&empty, &[&wrong]).run().await;
+    expect(&outcome, "host_key_changed", "host_key");
+    let diagnosis = outcome.0["diagnosis"].to_string();
+    assert!(
+        diagnosis.contains("servers.lab.host_keys") && diagnosis.contains(&sshd.fingerprint(0)),
+        "{diagnosis}"
+    );
+    let revoking = scratch.path().join("revoking");
+    let line = format!("@revoked * {}\n", sshd.host_keys()[0].public);
+    write_private(&revoking, &line).unwrap();
+    let outcome = pinned(&revoking, &[&sshd.fingerprint(0)]).run().await;
+    expect(&outcome, "host_key_changed", "host_key");
+    assert!(outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("revokes it"), "{:#}", outcome.0);
+    assert!(!sshd.log().contains("Failed"), "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_host_comes_with_its_entry_and_the_place_to_compare_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let key = Key::make(scratch.path(), "key", KeyKind::Ed25519, None);
+    let sshd = Sshd::plan(&[KeyKind::Ed25519]).authorize(&key).start();
+    let entry = format!("[127.0.0.1]:{} {}", sshd.port(), sshd.host_keys()[0].public);
+    for (provider, base, place) in [
+        (Provider::Gitlab, "https://127.0.0.1/git", "https://127.0.0.1/git/help/instance_configuration"),
+        (Provider::AzureDevops, "https://127.0.0.1/tfs", "SSH public keys"),
+        (Provider::Git, "https://127.0.0.1", "ssh-keygen -lf"),
+    ] {
+        let mut trial = Trial::of(Some(provider), base, &format!("{}/git/shop/web.git", sshd.url()));
+        trial.server.ssh = Some(sortie::remote_url::RemoteUrl::parse(&sshd.url()).unwrap());
+        let outcome = trial.key(&key.private_file, None, &sshd.known_hosts_empty()).run().await;
+        expect(&outcome, "host_key_unknown", "host_key");
+        assert_eq!(outcome.facts("host_key")["known_hosts_entry"], entry);
+        let remedy = outcome.0["diagnosis"]["remedies"][0].as_str().unwrap();
+        assert!(remedy.contains(place) && remedy.contains(&entry), "{remedy}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_key_is_tried_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let stranger = Key::make(scratch.path(), "stranger", KeyKind::Ed25519, None);
+    // A second attempt of whatever kind would end the connection before its answer.
+    let strict = Sshd::plan(&[KeyKind::Ed25519]).with_directive("MaxAuthTries 2").start();
+    let trial = |sshd: &Sshd, key: &Path| {
+        let trial = Trial::of(Some(Provider::Git), &sshd.url(), &format!("{}/shop/web.git", sshd.url()));
+        trial.key(key, None, &sshd.known_hosts())
+    };
+    let outcome = trial(&strict, &stranger.private_file).run().await;
+    expect(&outcome, "ssh_key_rejected", "authenticate");
+    let log = strict.log();
+    assert_eq!((log.matches("Failed ").count(), log.matches("Failed publickey").count()), (1, 1), "{log}");
+    assert!(!log.contains("maximum authentication attempts"), "{log}");
+    let summary = outcome.0["diagnosis"]["summary"].as_str().unwrap();
+    assert!(summary.contains("SHA256:") && summary.contains("the server offers publickey"), "{summary}");
+    let stricter = Sshd::plan(&[KeyKind::Ed25519]).with_directive("MaxAuthTries 1").start();
+    let rsa = Key::make(scratch.path(), "rsa", KeyKind::Rsa, None);
+    let outcome = trial(&stricter, &rsa.private_file).run().await;
+    expect(&outcome, "ssh_key_rejected", "authenticate");
+    assert!(outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("hung up"), "{:#}", outcome.0);
+    let without_keys = Sshd::plan(&[KeyKind::Ed25519])
+        .with_directive("Match all\nPubkeyAuthentication no\nPasswordAuthentication yes")
+        .start();
+    let outcome = trial(&without_keys, &stranger.private_file).run().await;
+    expect(&outcome, "ssh_key_rejected", "authenticate");
+    assert_eq!(outcome.facts("authenticate")["methods"], serde_json::json!(["password"]));
+    assert!(!without_keys.log().contains("Failed publickey"), "{}", without_keys.log());
 }

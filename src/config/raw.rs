@@ -51,6 +51,7 @@ pub(super) struct RawServer {
     pub(super) credential: Option<String>,
     pub(super) credentials: Vec<String>,
     pub(super) known_hosts_file: Option<PathBuf>,
+    pub(super) host_keys: Vec<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) proxy: Option<String>,
     pub(super) proxy_auth: Option<RawSecret>,
@@ -128,6 +129,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "credential",
             "credentials",
             "known_hosts_file",
+            "host_keys",
             "ca_file",
             "client_cert_file",
             "client_key_file",
@@ -154,7 +156,7 @@ const SECRET_KEYS: &[&str] = &["file", "env", "systemd"];
 /// accepted and does nothing is worse than none.
 pub(super) const LATER_KEYS: &[(&str, &[&str])] = &[
     ("control_plane", &["trusted_signers"]),
-    ("servers.*", &["api_credential", "host_keys", "tasks"]),
+    ("servers.*", &["api_credential", "tasks"]),
     ("credentials.*.secret", &["vault"]),
     ("credentials.*.passphrase", &["vault"]),
     ("health", &["listen"]),

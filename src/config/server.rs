@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Proxy;
+use crate::host_key::Pin;
 use crate::provider::Provider;
 use crate::remote_url::RemoteUrl;
 
@@ -23,6 +24,8 @@ pub struct Server {
     pub credentials: Vec<String>,
     /// Keys of the SSH hosts that are known, in addition to `host_keys`.
     pub known_hosts_file: Option<PathBuf>,
+    /// Host keys of its SSH that are pinned in the configuration itself.
+    pub host_keys: Vec<Pin>,
     /// Certificates of authorities that are trusted for this server in addition to the platform's.
     pub ca_file: Option<PathBuf>,
     /// How connections to it leave this host.
@@ -47,6 +50,7 @@ impl Server {
             credential: None,
             credentials: Vec::new(),
             known_hosts_file: None,
+            host_keys: Vec::new(),
             ca_file: None,
             proxy: Proxy::Environment,
             proxy_ca_file: None,

@@ -63,6 +63,7 @@ fn server(server: &Server, config: &Config) -> Value {
         "credential": server.credential,
         "credentials": server.credentials,
         "known_hosts_file": server.known_hosts_file,
+        "host_keys": server.host_keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "ca_file": server.ca_file,
         "client_cert_file": server.client_certificate.as_ref().map(|own| &own.cert_file),
         "client_key_file": server.client_certificate.as_ref().map(|own| &own.key_file),

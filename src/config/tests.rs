@@ -56,6 +56,19 @@ fn what_is_shown_loads_again() {
 }
 
 #[test]
+fn host_keys_are_pinned_by_key_and_by_fingerprint() {
+    let pinned =
+        |pin: &str| GOOD.replace("[credentials.", &format!("host_keys = [\"{pin}\"]\n[credentials."));
+    let fingerprint = "ssh-rsa SHA256:ohD8VZEXGWo6Ez8GSEJQ9WpafgLFsOfLOtGGQCQo6Og";
+    let config = load(&pinned(fingerprint)).unwrap();
+    assert_eq!(config.servers[0].host_keys[0].to_string(), fingerprint);
+    let shown = config.show();
+    assert_eq!(load(&shown).unwrap().show(), shown);
+    let refused = problem(&pinned("ado.corp.example ssh-rsa AAAA"));
+    assert!(refused.starts_with("`servers.ado.host_keys` expects lines like ssh-ed25519 AAAA"), "{refused}");
+}
+
+#[test]
 fn the_environment_changes_what_files_declare() {
     let url = [("SORTIE__SERVERS__ADO__URL", "https://new.example/x"), ("SORTIE__AGENT__MAX_TASKS", "8")];
     let config = load_with(GOOD, &url).unwrap();

@@ -12,6 +12,7 @@ use super::{Agent, Config, ConfigError, ControlPlane, CredentialSource, Log, Log
 use super::{ClientCertificate, ProxyServer, SecretSource, Server};
 use crate::credential::CredentialKind;
 use crate::git::Limits;
+use crate::host_key::Pin;
 use crate::remote_url::{RemoteUrl, Scheme};
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/sortie";
@@ -166,6 +167,7 @@ fn server(
         credential: raw.credential,
         credentials: raw.credentials,
         known_hosts_file: path("known_hosts_file", raw.known_hosts_file)?,
+        host_keys: raw.host_keys.iter().map(|text| pin(&key("host_keys"), text)).collect::<Result<_, _>>()?,
         ca_file: path("ca_file", raw.ca_file)?,
         proxy: proxy(&key("proxy"), raw.proxy.as_deref())?,
         proxy_ca_file: path("proxy_ca_file", raw.proxy_ca_file)?,
@@ -178,6 +180,10 @@ fn server(
         allow_loopback: raw.allow_loopback,
         ..Server::new(name, Some(provider), url)
     })
+}
+
+fn pin(key: &str, text: &str) -> Result<Pin, ConfigError> {
+    Pin::parse(text).ok_or_else(|| invalid(key, "lines like ssh-ed25519 AAAA…, SHA256:… or ssh-rsa SHA256:…"))
 }
 
 fn ssh_url(key: &str, text: &str) -> Result<RemoteUrl, ConfigError> {

@@ -10,6 +10,31 @@ use crate::dial::DialError;
 use crate::host_key::OfferedKey;
 use crate::report::Stage;
 
+/// What speaks against a key that a server shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownKey {
+    /// An entry of the file of known hosts.
+    InFile {
+        /// The file.
+        file: PathBuf,
+        /// The line of the entry, from 1.
+        line: usize,
+        /// The type of the entry's key.
+        key_type: String,
+        /// The fingerprint of the entry's key.
+        fingerprint: String,
+        /// Whether the entry revokes the key that was shown.
+        revoked: bool,
+    },
+    /// The pins of the configuration.
+    Pinned {
+        /// The key of the configuration where they stand.
+        key: String,
+        /// The pins.
+        pins: Vec<String>,
+    },
+}
+
 /// Why there is no SSH session.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,23 +111,15 @@ pub enum Error {
         /// The file that was searched.
         file: Option<PathBuf>,
     },
-    /// An entry for the host has another key, or revokes this one.
+    /// An entry for the host has another key or revokes this one, or another one is pinned.
     #[error("the host key of {host} is not the known one")]
     HostKeyChanged {
         /// The host as it stands in known_hosts: `host` or `[host]:port`.
         host: String,
         /// The key that the server showed.
         offered: Box<OfferedKey>,
-        /// The file with the entry.
-        file: PathBuf,
-        /// The line of the entry, from 1.
-        line: usize,
-        /// The type of the entry's key.
-        known_type: String,
-        /// The fingerprint of the entry's key.
-        known_fingerprint: String,
-        /// Whether the entry revokes the key that was shown.
-        revoked: bool,
+        /// What speaks against it.
+        known: KnownKey,
     },
     /// The credential is no SSH key.
     #[error("the credential is not an SSH key")]
@@ -145,6 +162,8 @@ pub enum Error {
         fingerprint: Option<String>,
         /// The ways to authenticate that the server offers.
         methods: Vec<String>,
+        /// Whether it hung up when the key was shown.
+        hung_up: bool,
     },
     /// The key is of RSA, and the server does not announce signatures that are still in use.
     #[error("the SSH server does not announce rsa-sha2 signatures")]

@@ -1,22 +1,22 @@
 //! One login: the banner, the handshake, the host key, the user's key, the command.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ssh2::{Channel, ErrorCode, MethodType, Session};
 use tokio::time::Instant as Deadline;
 
 use super::approach::Approached;
-use super::key::{self, Description, KeyProblem, TypeProblem, Unusable};
+use super::authenticate::Attempt;
 use super::relay::Relay;
-use super::transcript::{Algorithms, Kind, Transcript, shown};
-use super::{Error, Login};
-use crate::credential::{Credential, Material};
-use crate::host_key::{self, HostKeys, Verdict};
+use super::transcript::{Algorithms, Kind, Transcript};
+use super::{Error, KnownKey, Login};
+use crate::host_key::{self, Differing, HostKeys, Pin, Verdict};
 use crate::report::{Stage, StageLog};
 
 /// How long a server may take for one step of a login.
-const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long after the deadline of all a step would end by itself. The deadline cuts the connection, and what it
 /// ended must not look as if the server had been too slow for one step.
@@ -34,20 +34,20 @@ const HOST_KEY_ALGORITHMS: [&str; 6] = [
 ];
 
 /// libssh2's codes that decide something here.
-mod code {
-    pub(super) const TIMEOUT: i32 = -9;
-    pub(super) const SOCKET_DISCONNECT: i32 = -13;
-    pub(super) const FILE: i32 = -16;
-    pub(super) const METHOD_NONE: i32 = -17;
-    pub(super) const AUTHENTICATION_FAILED: i32 = -18;
-    pub(super) const PUBLICKEY_UNVERIFIED: i32 = -19;
-    pub(super) const SOCKET_TIMEOUT: i32 = -30;
-    pub(super) const SOCKET_RECV: i32 = -43;
-    pub(super) const SOCKET_SEND: i32 = -7;
-    pub(super) const BANNER_RECV: i32 = -2;
-    pub(super) const BANNER_SEND: i32 = -3;
-    pub(super) const KEYFILE_AUTH_FAILED: i32 = -48;
-    pub(super) const ALGO_UNSUPPORTED: i32 = -51;
+pub(super) mod code {
+    pub(in crate::ssh) const TIMEOUT: i32 = -9;
+    pub(in crate::ssh) const SOCKET_DISCONNECT: i32 = -13;
+    pub(in crate::ssh) const FILE: i32 = -16;
+    pub(in crate::ssh) const METHOD_NONE: i32 = -17;
+    pub(in crate::ssh) const AUTHENTICATION_FAILED: i32 = -18;
+    pub(in crate::ssh) const PUBLICKEY_UNVERIFIED: i32 = -19;
+    pub(in crate::ssh) const SOCKET_TIMEOUT: i32 = -30;
+    pub(in crate::ssh) const SOCKET_RECV: i32 = -43;
+    pub(in crate::ssh) const SOCKET_SEND: i32 = -7;
+    pub(in crate::ssh) const BANNER_RECV: i32 = -2;
+    pub(in crate::ssh) const BANNER_SEND: i32 = -3;
+    pub(in crate::ssh) const KEYFILE_AUTH_FAILED: i32 = -48;
+    pub(in crate::ssh) const ALGO_UNSUPPORTED: i32 = -51;
 }
 
 /// A running command at a host.
@@ -89,7 +89,7 @@ pub(crate) fn open(
     check_host_key(&session, login, &known, log)?;
     log.begin(Stage::Authenticate);
     log.fact("user", login.user.as_str());
-    authenticate(&session, login, &limit, log)?;
+    Attempt { session: &session, relay: &relay, login, limit: &limit, log }.make()?;
     log.begin(Stage::Repository);
     limit.arm(&session);
     let started = session.channel_session().and_then(|mut channel| {
@@ -103,13 +103,13 @@ pub(crate) fn open(
     Ok(Opened { channel, session, _relay: relay })
 }
 
-struct Limit {
+pub(super) struct Limit {
     deadline: Deadline,
 }
 
 impl Limit {
     /// Bounds the next call: by its own time, and by the deadline of all.
-    fn arm(&self, session: &Session) {
+    pub(super) fn arm(&self, session: &Session) {
         let left = self.deadline.saturating_duration_since(Deadline::now());
         set_timeout(session, (left + DEADLINE_SLACK).min(STEP_TIMEOUT));
     }
@@ -140,7 +140,9 @@ fn shake_hands(
     let Approached { socket, relay } = connection;
     let library = |error: ssh2::Error| Error::Library { code: code_of(&error) };
     let mut session = Session::new().map_err(library)?;
-    let preference = preference(&known.key_types(&login.destination.host, login.destination.port));
+    let mut known_types = known.key_types(&login.destination.host, login.destination.port);
+    known_types.extend(login.known_hosts.pins.iter().filter_map(Pin::key_type));
+    let preference = preference(&known_types);
     session.method_pref(MethodType::HostKey, &preference).map_err(library)?;
     session.set_tcp_stream(socket);
     limit.arm(&session);
@@ -230,102 +232,45 @@ fn check_host_key(session: &Session, login: &Login, known: &HostKeys, log: &Stag
     if let Some(file) = &login.known_hosts.file {
         log.fact("known_hosts_file", file.display().to_string());
     }
+    log.fact("known_hosts_entry", offered.entry.as_str());
     let verdict = known.check(host, port, key);
-    let revoked = matches!(verdict, Verdict::Revoked(_));
+    let pins = &login.known_hosts.pins;
+    let pinned = pins.iter().find(|pin| pin.is_of(key));
+    let file = login.known_hosts.file.clone();
     let host = host_key::host_form(host, port);
-    match verdict {
-        Verdict::Known(line) => {
+    let known = match (verdict, pinned) {
+        (Verdict::Known(line), _) => {
             log.fact("known_hosts_line", line);
-            Ok(())
+            return Ok(());
         }
-        Verdict::Unknown => {
-            Err(Error::HostKeyUnknown { host, offered, file: login.known_hosts.file.clone() })
+        (Verdict::Unknown | Verdict::Changed(_), Some(pin)) => {
+            log.fact("pinned_as", pin.to_string());
+            return Ok(());
         }
-        Verdict::Changed(entry) | Verdict::Revoked(entry) => {
-            log.fact("known_hosts_line", entry.line);
-            log.fact("known_fingerprint", entry.fingerprint.as_str());
-            Err(Error::HostKeyChanged {
-                host,
-                offered,
-                file: login.known_hosts.file.clone().unwrap_or_default(),
-                line: entry.line,
-                known_type: entry.key_type,
-                known_fingerprint: entry.fingerprint,
-                revoked,
-            })
+        (Verdict::Unknown, None) if pins.is_empty() => {
+            return Err(Error::HostKeyUnknown { host, offered, file });
         }
+        (Verdict::Unknown, None) => KnownKey::Pinned {
+            key: login.known_hosts.pins_key.clone(),
+            pins: pins.iter().map(ToString::to_string).collect(),
+        },
+        (Verdict::Changed(entry), None) => in_file(file, entry, false),
+        (Verdict::Revoked(entry), _) => in_file(file, entry, true),
+    };
+    if let KnownKey::InFile { line, fingerprint, .. } = &known {
+        log.fact("known_hosts_line", *line);
+        log.fact("known_fingerprint", fingerprint.as_str());
     }
+    Err(Error::HostKeyChanged { host, offered, known })
 }
 
-fn authenticate(session: &Session, login: &Login, limit: &Limit, log: &StageLog) -> Result<(), Error> {
-    let Credential { material: Material::SshKey { key, passphrase, source }, .. } = &login.key else {
-        return Err(Error::NotAKey { kind: login.key.kind().as_str() });
-    };
-    let described = match key::describe(key.expose()) {
-        Ok(described) => described,
-        Err(Unusable::Unreadable(problem)) => {
-            return Err(Error::KeyUnreadable { source_name: source.clone(), problem });
-        }
-        Err(Unusable::Type { key_type, problem }) => {
-            return Err(Error::KeyTypeUnsupported { key_type, problem });
-        }
-    };
-    if let Some(fingerprint) = &described.fingerprint {
-        log.fact("key_fingerprint", fingerprint.as_str());
-    }
-    if let Some(key_type) = &described.key_type {
-        log.fact("key_type", key_type.as_str());
-        if login.rsa_alone && !described.is_rsa() {
-            let problem = TypeProblem::RsaAlone;
-            return Err(Error::KeyTypeUnsupported { key_type: key_type.clone(), problem });
-        }
-    }
-    let wrong_passphrase =
-        || Error::KeyPassphrase { source_name: source.clone(), given: passphrase.is_some() };
-    if described.encrypted && passphrase.is_none() {
-        return Err(wrong_passphrase());
-    }
-    let text = key::normalized(key.expose());
-    let passphrase = passphrase.as_ref().filter(|_| described.encrypted);
-    limit.arm(session);
-    let answered =
-        session.userauth_pubkey_memory(&login.user, None, &text, passphrase.map(|secret| secret.expose()));
-    let Err(error) = answered else { return Ok(()) };
-    match code_of(&error) {
-        code::FILE | code::KEYFILE_AUTH_FAILED if described.encrypted => Err(wrong_passphrase()),
-        code::FILE | code::KEYFILE_AUTH_FAILED => {
-            Err(Error::KeyUnreadable { source_name: source.clone(), problem: KeyProblem::Damaged })
-        }
-        code => Err(refusal(session, login, &described, limit, code)),
-    }
-}
-
-/// Why the server did not take the key.
-fn refusal(session: &Session, login: &Login, key: &Description, limit: &Limit, code: i32) -> Error {
-    // A server that announces other signatures alone, or that announces none: libssh2 falls back to SHA-1 then,
-    // which is compiled out of it.
-    let is_signature =
-        matches!(code, code::METHOD_NONE | code::PUBLICKEY_UNVERIFIED | code::ALGO_UNSUPPORTED);
-    if is_signature && key.is_rsa() {
-        return Error::RsaSha2NotAnnounced { banner: banner(session).unwrap_or_default() };
-    }
-    match code {
-        code::AUTHENTICATION_FAILED | code::PUBLICKEY_UNVERIFIED | code::ALGO_UNSUPPORTED => {
-            limit.arm(session);
-            let methods = session.auth_methods(&login.user).unwrap_or_default();
-            Error::KeyRejected {
-                user: login.user.clone(),
-                key_type: key.key_type.clone(),
-                fingerprint: key.fingerprint.clone(),
-                methods: methods.split(',').filter(|m| !m.is_empty()).map(str::to_owned).collect(),
-            }
-        }
-        code => lost(code, Stage::Authenticate, STEP_TIMEOUT).unwrap_or(Error::Authentication { code }),
-    }
+fn in_file(file: Option<PathBuf>, entry: Differing, revoked: bool) -> KnownKey {
+    let Differing { line, key_type, fingerprint } = entry;
+    KnownKey::InFile { file: file.unwrap_or_default(), line, key_type, fingerprint, revoked }
 }
 
 /// What a code says of the connection, where it says that and nothing else.
-fn lost(code: i32, stage: Stage, after: Duration) -> Option<Error> {
+pub(super) fn lost(code: i32, stage: Stage, after: Duration) -> Option<Error> {
     match code {
         code::TIMEOUT | code::SOCKET_TIMEOUT => Some(Error::TimedOut { stage, after }),
         code::SOCKET_DISCONNECT
@@ -337,14 +282,10 @@ fn lost(code: i32, stage: Stage, after: Duration) -> Option<Error> {
     }
 }
 
-fn code_of(error: &ssh2::Error) -> i32 {
+pub(super) fn code_of(error: &ssh2::Error) -> i32 {
     match error.code() {
         ErrorCode::Session(code) | ErrorCode::SFTP(code) => code,
     }
-}
-
-fn banner(session: &Session) -> Option<String> {
-    session.banner_bytes().map(shown).filter(|banner| !banner.is_empty())
 }
 
 #[cfg(test)]

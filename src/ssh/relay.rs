@@ -5,7 +5,8 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Handle;
@@ -25,7 +26,7 @@ pub(super) struct Relay {
 
 /// The beginning of what the server said.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Beginning>>);
+struct Heard(Arc<(Mutex<Beginning>, Condvar)>);
 
 #[derive(Default)]
 struct Beginning {
@@ -35,7 +36,12 @@ struct Beginning {
 
 impl Heard {
     fn lock(&self) -> MutexGuard<'_, Beginning> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.0.1.notify_all();
     }
 
     fn add(&self, bytes: &[u8]) {
@@ -67,6 +73,14 @@ impl Relay {
     }
 }
 
+impl Relay {
+    /// Waits for the end of the server's side, but not longer than this. It blocks.
+    pub(super) fn ends_within(&self, limit: Duration) -> bool {
+        let waited = self.heard.0.1.wait_timeout_while(self.heard.lock(), limit, |heard| !heard.ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
@@ -84,7 +98,7 @@ async fn carry(stream: Stream, local: tokio::net::UnixStream, first: Vec<u8>, he
             // An error is an end as well: libssh2 could not tell more from it.
             let count = from_server.read(&mut buffer).await.unwrap_or(0);
             if count == 0 {
-                heard.lock().ended = true;
+                heard.end();
                 return io::Result::Ok(());
             }
             heard.add(&buffer[..count]);

@@ -13,6 +13,7 @@ use crate::credential::{CredentialKind, LoadError};
 use crate::dial::DialError;
 use crate::git;
 use crate::provider::{Provider, ProviderError, gitlab};
+use crate::remote_url::Scheme;
 use crate::report::{Code, Diagnosis, Stage};
 
 use super::stop::Stopped;
@@ -63,6 +64,8 @@ pub(super) struct Subject {
     pub(super) host: String,
     /// The declared server's name.
     pub(super) server: Option<String>,
+    /// Where the declared server's web page is, without a slash at its end.
+    pub(super) web_url: Option<String>,
     /// The server's own file of known hosts.
     pub(super) known_hosts_file: Option<String>,
     /// The server's own CA file.
@@ -75,6 +78,7 @@ impl Subject {
     pub(super) fn set_server(&mut self, server: &Server) {
         let shown = |path: &std::path::PathBuf| path.display().to_string();
         self.server = Some(server.name.clone());
+        self.web_url = (server.url.scheme() != Scheme::Ssh).then(|| server.url.to_string());
         self.known_hosts_file = server.known_hosts_file.as_ref().map(shown);
         self.ca_file = server.ca_file.as_ref().map(shown);
     }
@@ -204,6 +208,7 @@ mod tests {
             url: "https://ado.corp/Coll/Shop/_git/web".into(),
             host: "ado.corp".into(),
             server: Some("ado".into()),
+            web_url: None,
             known_hosts_file: Some("/etc/sortie/known_hosts".into()),
             ca_file: None,
             is_control_plane: false,

@@ -125,7 +125,11 @@ pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools
         destination: Destination::for_url(&url, &target.server),
         user,
         key,
-        known_hosts: KnownHosts { file: target.server.known_hosts_file.clone() },
+        known_hosts: KnownHosts {
+            file: target.server.known_hosts_file.clone(),
+            pins: target.server.host_keys.clone(),
+            pins_key: format!("servers.{}.host_keys", target.server.name),
+        },
         seen: Arc::default(),
     };
     Remote { url, access: Access::Ssh(login) }

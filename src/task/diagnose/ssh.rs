@@ -1,7 +1,7 @@
 //! What is wrong between a connection and a running git over SSH: the server, its key, ours.
 
 use super::{Finding, Subject};
-use crate::provider::Provider;
+use crate::provider::{Provider, azure_devops};
 use crate::report::Code;
 use crate::ssh::{self, KeyProblem, TypeProblem};
 
@@ -75,39 +75,71 @@ fn host_key(error: &ssh::Error, subject: &Subject) -> Finding {
     match error {
         ssh::Error::HostKeyUnknown { offered, file, .. } => {
             let file = file.as_ref().map(|file| file.display().to_string());
+            let published = published_keys(subject);
             let remedy = match file.or_else(|| subject.known_hosts_file.clone()) {
                 Some(file) => format!(
-                    "Compare {} with {}, then add this line to {file}: {}",
-                    offered.fingerprint,
-                    published_keys(subject),
-                    offered.entry
+                    "Compare {} with {published}, then add this line to {file}: {}",
+                    offered.fingerprint, offered.entry
                 ),
                 None => format!(
-                    "Name a known_hosts_file in {} (--known-hosts on the command line) that has this line, once \
-                     you have compared {} with {}: {}",
-                    subject.table(),
+                    "Compare {0} with {published}, then pin it: host_keys = [\"{0}\"] in {1}; or name a \
+                     known_hosts_file there (--known-hosts on the command line) that has this line: {2}",
                     offered.fingerprint,
-                    published_keys(subject),
+                    subject.table(),
                     offered.entry
                 ),
             };
             let seen = format!("{seen}; the server shows {} {}", offered.key_type, offered.fingerprint);
             (Code::HostKeyUnknown, seen, vec![remedy])
         }
-        ssh::Error::HostKeyChanged {
-            offered, file, line, known_type, known_fingerprint, revoked, ..
-        } => {
-            let known = if *revoked { "revokes it" } else { "has" };
-            let seen = format!(
-                "{seen}: the server shows {} {}, and {}:{line} {known} {known_type} {known_fingerprint}",
-                offered.key_type,
+        ssh::Error::HostKeyChanged { offered, known, .. } => {
+            let seen = format!("{seen}: the server shows {} {}", offered.key_type, offered.fingerprint);
+            let ask = format!(
+                "Ask who runs {} whether the key was changed, and compare {} with {}.",
+                subject.host,
                 offered.fingerprint,
-                file.display()
+                published_keys(subject)
             );
-            let remedy = format!("Ask who runs {} whether the key was changed.", subject.host);
-            (Code::HostKeyChanged, seen, vec![remedy])
+            let (seen, replace) = match known {
+                ssh::KnownKey::InFile { file, line, key_type, fingerprint, revoked } => {
+                    let has = if *revoked { "revokes it" } else { "has" };
+                    let place = format!("{}:{line}", file.display());
+                    let seen = format!("{seen}, and {place} {has} {key_type} {fingerprint}");
+                    (
+                        seen,
+                        format!("Only if it was, put this line in the place of {place}: {}", offered.entry),
+                    )
+                }
+                ssh::KnownKey::Pinned { key, pins } => {
+                    let seen = format!("{seen}, and {key} has {}", pins.join(" and "));
+                    let new = format!("{} {}", offered.key_type, offered.fingerprint);
+                    (seen, format!("Only if it was, put \"{new}\" into {key}."))
+                }
+            };
+            (Code::HostKeyChanged, seen, vec![ask, replace])
         }
         other => (Code::Internal, other.to_string(), vec![]),
+    }
+}
+
+/// Where the fingerprints of a server's host keys are published.
+fn published_keys(subject: &Subject) -> String {
+    let web = subject.web_url.clone().unwrap_or_else(|| format!("https://{}", subject.host));
+    match subject.provider {
+        Some(Provider::Gitlab) if subject.host == "gitlab.com" => {
+            "https://docs.gitlab.com/user/gitlab_com/#ssh-host-keys-fingerprints".to_owned()
+        }
+        Some(Provider::Gitlab) => format!("{web}/help/instance_configuration"),
+        Some(Provider::AzureDevops) if azure_devops::is_cloud_host(&subject.host) => {
+            "the page SSH public keys of your user settings at https://dev.azure.com, which shows it"
+                .to_owned()
+        }
+        Some(Provider::AzureDevops) => {
+            format!("the page SSH public keys of your user settings at {web}, which shows it")
+        }
+        Some(Provider::Git) | None => {
+            "what `ssh-keygen -lf` prints on the server for its /etc/ssh/ssh_host_*_key.pub".to_owned()
+        }
     }
 }
 
@@ -142,15 +174,6 @@ fn another_key(problem: TypeProblem) -> String {
     format!("Make another key, ssh-keygen {kind} -f KEY, and register KEY.pub with the user at the server.")
 }
 
-fn published_keys(subject: &Subject) -> String {
-    match subject.provider {
-        Some(Provider::Gitlab) => format!("https://{}/help/instance_configuration", subject.host),
-        Some(Provider::AzureDevops | Provider::Git) | None => {
-            "what the server's operator publishes".to_owned()
-        }
-    }
-}
-
 fn key(error: &ssh::Error, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
@@ -164,7 +187,7 @@ fn key(error: &ssh::Error, subject: &Subject) -> Finding {
             let given = if *given { "one was given, so it is wrong" } else { "none was given" };
             (Code::SshKeyPassphrase, format!("{seen}; {given}"), vec![])
         }
-        ssh::Error::KeyRejected { key_type, fingerprint, methods, .. } => {
+        ssh::Error::KeyRejected { key_type, fingerprint, methods, hung_up, .. } => {
             let not_rsa = key_type.as_deref().is_some_and(|kind| !kind.contains("rsa"));
             if subject.provider == Some(Provider::AzureDevops) && not_rsa {
                 let kind = key_type.as_deref().unwrap_or("unknown");
@@ -174,6 +197,9 @@ fn key(error: &ssh::Error, subject: &Subject) -> Finding {
             let mut seen = seen;
             if let Some(fingerprint) = fingerprint {
                 seen += &format!("; the key's fingerprint is {fingerprint}");
+            }
+            if *hung_up {
+                seen += "; it hung up when the key was shown";
             }
             if !methods.is_empty() {
                 seen += &format!("; the server offers {}", methods.join(", "));
