@@ -5,9 +5,11 @@
 //! way each address is shown to the operator's policy before it is connected to, TLS is always verified,
 //! and what goes wrong has a name.
 
+mod clock;
 mod connect;
 mod error;
 mod http;
+mod interception;
 mod names;
 mod proxy;
 mod socks;
@@ -24,6 +26,7 @@ use crate::policy::AddressRule;
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::StageLog;
 
+pub use clock::ClockOffset;
 pub use error::{
     CaFileProblem, CertificateProblem, ClientCertificateProblem, DialError, HttpError, Interception,
     Obstacle, ProxyReply, ResolverProblem,
@@ -119,6 +122,7 @@ struct Parts {
     environment: ProxyEnvironment,
     lookup: names::Lookup,
     trust: tls::Trust,
+    clock: clock::Clock,
 }
 
 impl Door {
@@ -129,7 +133,8 @@ impl Door {
 
     /// A door that looks names up in another way.
     pub fn with_names(environment: ProxyEnvironment, names: Arc<dyn Names>) -> Self {
-        let parts = Parts { environment, lookup: names::Lookup::new(names), trust: tls::Trust::default() };
+        let (lookup, trust) = (names::Lookup::new(names), tls::Trust::default());
+        let parts = Parts { environment, lookup, trust, clock: clock::Clock::default() };
         Self { parts: Arc::new(parts), clients: http::Clients::default() }
     }
 
@@ -150,6 +155,33 @@ impl Door {
     pub fn proxy_for(&self, destination: &Destination) -> Result<Option<String>, DialError> {
         let proxy = proxy::choose(&self.parts.environment, destination)?;
         Ok(proxy.map(|proxy| proxy::endpoint(&proxy.host, proxy.port)))
+    }
+
+    /// An error of [`Self::connect`] as it shows beside a look past the proxy: where the chain that came through
+    /// the proxy is not trusted and the server itself shows another one, the proxy opens TLS. It takes a few
+    /// seconds at the most; facts go to the stage that runs. Every other error stays as it is.
+    pub async fn look_past_proxy(
+        &self,
+        destination: &Destination,
+        error: DialError,
+        log: &StageLog,
+    ) -> DialError {
+        Box::pin(interception::look_past_proxy(&self.parts, destination, error, log)).await
+    }
+
+    /// How far this host's clock is from that of the server that answered last over verified TLS.
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.parts.clock.get()
+    }
+
+    /// Notes the `Date` of an answer that came over a stream of this door's with TLS.
+    pub fn note_date(&self, destination: &Destination, date: &str) {
+        if destination.tls
+            && let Some(seconds) =
+                clock::offset_of(date, Duration::ZERO, std::time::SystemTime::now(), Duration::ZERO)
+        {
+            self.parts.clock.set(ClockOffset { source: destination.endpoint(), seconds });
+        }
     }
 
     /// The HTTP client for a destination. It records no stages. Each connection that it opens is looked up

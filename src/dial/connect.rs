@@ -72,7 +72,7 @@ async fn handshake(
     shaken.map_err(|failed| failed.error)
 }
 
-async fn connect_directly(
+pub(super) async fn connect_directly(
     parts: &Parts,
     destination: &Destination,
     log: &StageLog,

@@ -1,5 +1,6 @@
 //! HTTP clients that are bound to one origin each.
 
+mod demanded;
 mod failure;
 
 use std::collections::HashMap;
@@ -7,13 +8,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, redirect, retry};
 use url::Url;
 
+use super::clock::{self, Clock, ClockOffset};
 use super::tls::{Setup, Shown};
 use super::{Alpn, CONNECT_TIMEOUT, Destination, DialError, HttpError, Parts, USER_AGENT, names, proxy, tls};
 use crate::config::{ClientCertificate, ProxyKind, ProxyServer};
@@ -55,6 +57,7 @@ struct Bound {
     client: reqwest::Client,
     /// What became of the client certificate in the client's handshakes.
     shown: Arc<Shown>,
+    clock: Clock,
     /// In use once the server has demanded HTTP/1.1.
     http1_client: OnceLock<reqwest::Client>,
 }
@@ -131,7 +134,10 @@ impl HttpClient {
         if url.origin() != self.0.base.origin() || !url.username().is_empty() || url.password().is_some() {
             return Err(HttpError::BadRequest);
         }
+        let began = Instant::now();
         let response = self.0.execute(request).await?;
+        self.0.note_date(&response, began.elapsed());
+        let response = demanded::judged(response, &self.0.shown).await?;
         match &self.0.proxy {
             // Without TLS there is no tunnel: the proxy itself answers with this.
             Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
@@ -139,6 +145,11 @@ impl HttpClient {
             }
             _ => Ok(response),
         }
+    }
+
+    /// How far this host's clock was from the server's at its last answer, where that told.
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.0.clock.get()
     }
 
     fn build(
@@ -154,13 +165,28 @@ impl HttpClient {
         let base = base_url(destination)?;
         let origin = base.origin().ascii_serialization();
         let (client, shown) = library_client(parts, destination, proxy.as_ref(), &setup, destination.alpn)?;
+        let clock = Clock::default();
         let (parts, destination, http1_client) = (Arc::clone(parts), destination.clone(), OnceLock::new());
-        let bound = Bound { parts, destination, proxy, origin, base, setup, client, shown, http1_client };
+        let bound =
+            Bound { parts, destination, proxy, origin, base, setup, client, shown, clock, http1_client };
         Ok(Self(Arc::new(bound)))
     }
 }
 
 impl Bound {
+    /// Compares the clocks. Without TLS, an answer may be the proxy's own.
+    fn note_date(&self, response: &reqwest::Response, waited: Duration) {
+        if self.proxy.is_some() && !self.destination.tls {
+            return;
+        }
+        let Some(seconds) = clock::offset(response.headers(), SystemTime::now(), waited) else { return };
+        let offset = ClockOffset { source: self.destination.endpoint(), seconds };
+        if self.destination.tls {
+            self.parts.clock.set(offset.clone());
+        }
+        self.clock.set(offset);
+    }
+
     /// Sends a request, by HTTP/1.1 once the server has demanded that. IIS demands it where Windows
     /// authentication is on. A request that it refused in that way has not been processed (RFC 9113,
     /// section 7), so that it can be sent again.

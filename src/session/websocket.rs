@@ -80,7 +80,12 @@ impl Line {
     /// See [`LineError`].
     pub async fn over(stream: Stream, base: &RemoteUrl) -> Result<Self, LineError> {
         let upgrade = upgrade(stream, base);
-        tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await.map_err(|_| LineError::TimedOut)?
+        let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await;
+        let (line, date) = upgraded.map_err(|_| LineError::TimedOut)??;
+        if let Some(date) = date {
+            door.note_date(destination, &date);
+        }
+        Ok(line)
     }
 
     /// Waits for what comes next. Dropping the future loses nothing.
@@ -137,7 +142,8 @@ impl Line {
     }
 }
 
-async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<Line, LineError> {
+/// The open WebSocket, and the `Date` of the answer that opened it.
+async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<(Line, Option<String>), LineError> {
     let request = Request::builder()
         .uri(format!("ws://{}{}{WEBSOCKET_PATH}", base.authority(), base.path()))
         .header("Host", base.authority())
@@ -163,6 +169,10 @@ async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<Line, LineError> {
         ) => LineError::Subprotocol,
         _ => LineError::Broken,
     })?;
-    let spoken = answer.headers().get("Sec-WebSocket-Protocol").and_then(|value| value.to_str().ok());
-    if spoken == Some(SUBPROTOCOL) { Ok(Line(socket)) } else { Err(LineError::Subprotocol) }
+    let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    if text("Sec-WebSocket-Protocol") != Some(SUBPROTOCOL) {
+        return Err(LineError::Subprotocol);
+    }
+    let date = text("Date").map(str::to_owned);
+    Ok((Line(socket), date))
 }

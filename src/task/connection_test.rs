@@ -4,6 +4,7 @@
 //! refused is not sent again: the test ends there.
 
 mod azure_devops;
+mod channel;
 mod gitlab;
 mod https;
 mod reach;
@@ -23,6 +24,7 @@ use crate::provider::rest::{MAX_TEXT_CHARS, shown};
 use crate::provider::{Place, Provider, ProviderError, Scope};
 use crate::report::{Code, Diagnosis, Stage, StageLog};
 
+pub use channel::CLOCK_WARNING_SECONDS;
 pub use report::{
     Capabilities, Capability, CredentialFacts, Report, RepositoryFacts, ServerFacts, TargetFacts,
 };

@@ -10,7 +10,7 @@ mod ssh;
 
 use crate::config::Server;
 use crate::credential::{CredentialKind, LoadError};
-use crate::dial::DialError;
+use crate::dial::{ClockOffset, DialError};
 use crate::git;
 use crate::provider::{Provider, ProviderError, gitlab};
 use crate::remote_url::Scheme;
@@ -72,6 +72,8 @@ pub(super) struct Subject {
     pub(super) ca_file: Option<String>,
     /// Whether it is the way to the control plane, which has a table of its own.
     pub(super) is_control_plane: bool,
+    /// How far this host's clock was from another one, where a date is in question.
+    pub(super) clock: Option<ClockOffset>,
 }
 
 impl Subject {
@@ -212,6 +214,7 @@ mod tests {
             known_hosts_file: Some("/etc/sortie/known_hosts".into()),
             ca_file: None,
             is_control_plane: false,
+            clock: None,
         }
     }
 

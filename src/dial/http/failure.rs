@@ -67,7 +67,8 @@ pub(super) async fn explain(bound: &Bound, error: &reqwest::Error) -> HttpError 
     if let Some(found) = while_connecting(bound, error, causes) {
         return HttpError::Dial(found);
     }
-    match connect::connect(&bound.parts, &bound.destination, &StageLog::default()).await {
+    let log = StageLog::default();
+    match Box::pin(connect::connect(&bound.parts, &bound.destination, &log)).await {
         Err(found) => HttpError::Dial(found),
         // It works now: what is known is only that it did not before.
         Ok(_) => HttpError::Interrupted { kind: io::ErrorKind::ConnectionAborted },

@@ -172,25 +172,52 @@ fn outermost(
     found.map(|one| (one.subject.clone(), moment(one).clone())).unwrap_or_default()
 }
 
-/// The product for TLS inspection whose authority stands in the chain, by the names that such products give
-/// to their authorities.
+/// The product for TLS inspection whose authority stands in the chain, by the names that the products' own
+/// manuals give to the authorities that they make or ship. An authority that the operator named for himself is
+/// found only beside the server's own chain.
 fn inspection_product(chain: &[CertificateFacts]) -> Option<&'static str> {
-    const PRODUCTS: [(&str, &str); 16] = [
+    const PRODUCTS: [(&str, &str); 42] = [
         ("zscaler", "Zscaler"),
         ("netskope", "Netskope"),
-        ("palo alto networks", "Palo Alto Networks"),
+        ("goskope", "Netskope"),
+        ("palo alto", "Palo Alto Networks"),
+        ("paloalto", "Palo Alto Networks"),
+        ("globalprotect", "Palo Alto Networks"),
         ("fortinet", "Fortinet FortiGate"),
         ("fortigate", "Fortinet FortiGate"),
         ("blue coat", "Symantec ProxySG"),
         ("bluecoat", "Symantec ProxySG"),
+        ("proxysg", "Symantec ProxySG"),
+        ("symantec web security", "Symantec Web Security Service"),
+        ("cloud services ca", "Symantec Web Security Service"),
+        ("check point", "Check Point"),
+        ("checkpoint", "Check Point"),
+        ("sophos", "Sophos"),
         ("cisco umbrella", "Cisco Umbrella"),
+        ("cisco secure access", "Cisco Secure Access"),
+        ("ironport", "Cisco Secure Web Appliance"),
+        ("cisco web security", "Cisco Secure Web Appliance"),
+        ("mcafee web gateway", "Skyhigh"),
+        ("skyhigh", "Skyhigh"),
+        ("trellix", "Trellix"),
+        ("mcafee", "McAfee"),
         ("forcepoint", "Forcepoint"),
         ("websense", "Forcepoint"),
-        ("check point", "Check Point"),
-        ("sophos", "Sophos"),
-        ("skyhigh", "Skyhigh"),
-        ("mcafee web gateway", "Skyhigh"),
+        ("barracuda", "Barracuda"),
         ("kaspersky", "Kaspersky"),
+        ("eset ssl filter", "ESET"),
+        ("avast", "Avast"),
+        ("avg web", "AVG"),
+        ("bitdefender", "Bitdefender"),
+        ("iboss", "iboss"),
+        ("cloudflare for teams", "Cloudflare Gateway"),
+        ("gateway ca - cloudflare", "Cloudflare Gateway"),
+        ("watchguard", "WatchGuard"),
+        ("fireware", "WatchGuard"),
+        ("sonicwall", "SonicWall"),
+        ("trend micro", "Trend Micro"),
+        ("cato networks", "Cato Networks"),
+        ("squid", "Squid"),
         ("mitmproxy", "mitmproxy"),
     ];
     let issuers: Vec<String> = chain.iter().map(|one| one.issuer.to_lowercase()).collect();

@@ -1,12 +1,9 @@
 //! A test over HTTP: the measured connection, the kind of server, its API where it has one, and git.
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
+use super::Test;
 use super::reach::Declared;
-use super::{EXPIRY_WARNING_DAYS, Test};
 use crate::credential::Credential;
-use crate::dial::{Destination, HttpClient, Stream};
+use crate::dial::HttpClient;
 use crate::provider::detect::{self, Identified, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, Scope, azure_devops};
@@ -69,31 +66,6 @@ impl Test<'_> {
         self.planned = applies.into_iter().filter_map(|(stage, applies)| applies.then_some(stage)).collect();
     }
 
-    /// One connection for its measurements, and the client that does the rest.
-    async fn connect(&mut self, target: &Target) -> Result<HttpClient, Failure> {
-        let destination = Destination::for_url(&target.url, &target.server);
-        let connected = until_stopped(self.control, self.tools.door.connect(&destination, self.log)).await;
-        let stream = connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
-        self.log.pass();
-        if target.url.scheme() == Scheme::Http {
-            self.warn(Code::PlainHttp, Stage::Connect, "", vec![]);
-        }
-        self.warn_about_certificate(&stream);
-        drop(stream);
-        let client = until_stopped(self.control, self.tools.door.client(&destination)).await;
-        client.map_err(Failure::Stopped)?.map_err(Failure::Dial)
-    }
-
-    fn warn_about_certificate(&mut self, stream: &Stream) {
-        let certificate = stream.facts().tls.as_ref().and_then(|tls| tls.chain.first());
-        let Some(certificate) = certificate else { return };
-        let Ok(end) = OffsetDateTime::parse(&certificate.not_after, &Rfc3339) else { return };
-        if (end - OffsetDateTime::now_utc()).whole_days() < EXPIRY_WARNING_DAYS {
-            let seen = format!("it ends at {}", certificate.not_after);
-            self.warn(Code::CertificateExpiresSoon, Stage::Tls, &seen, vec![]);
-        }
-    }
-
     /// Finds out what answers there. A plain git server by the operator's word has nothing to be asked.
     async fn identify(
         &mut self,
@@ -121,6 +93,7 @@ impl Test<'_> {
         if provider != Some(Provider::Git) {
             self.log.fact("provider", identified.place.provider().as_str());
             self.log.fact("schemes", identified.schemes.clone());
+            self.compare_clocks(client);
             self.log.pass();
         }
         Ok(identified)
@@ -136,7 +109,11 @@ impl Test<'_> {
     ) -> Result<(), Failure> {
         let url = self.admitted_url(place)?;
         let remote = https_remote(url, client.clone(), place.provider(), credential);
-        self.read_references(&remote, "").await
+        self.read_references(&remote, "").await?;
+        if place.provider() == Provider::Git {
+            self.compare_clocks(client);
+        }
+        Ok(())
     }
 
     /// Reads the place by git after the API has let us in.

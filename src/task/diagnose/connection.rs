@@ -3,11 +3,15 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use super::{Finding, Subject, proxy};
 use crate::credential::LoadError;
-use crate::dial::{CaFileProblem, ClientCertificateProblem, DialError, HttpError};
+use crate::dial::{CaFileProblem, ClientCertificateProblem, ClockOffset, DialError, HttpError};
 use crate::policy::AddressRefusal;
 use crate::report::Code;
+use crate::task::connection_test::CLOCK_WARNING_SECONDS;
 
 pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
     let seen = error.to_string();
@@ -83,8 +87,8 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
                 format!("Install the certificate of {issuer} on the server; it can be had at {issuer_url}.");
             (Code::TlsIncompleteChain, format!("{seen}; fingerprint {fingerprint}"), vec![remedy])
         }
-        DialError::Expired { .. } => (Code::TlsExpired, seen, vec![]),
-        DialError::NotYetValid { .. } => (Code::TlsNotYetValid, seen, vec![]),
+        DialError::Expired { .. } => by_clock(Code::TlsExpired, seen, subject),
+        DialError::NotYetValid { .. } => by_clock(Code::TlsNotYetValid, seen, subject),
         DialError::NameMismatch { names, .. } if names.is_empty() => {
             (Code::TlsNameMismatch, format!("{seen}; it has no name at all"), vec![])
         }
@@ -112,6 +116,25 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         // The caller sends only the variants above here.
         other => (Code::Internal, other.to_string(), vec![]),
     }
+}
+
+/// A verdict that stands or falls with this host's clock.
+fn by_clock(code: Code, seen: String, subject: &Subject) -> Finding {
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let now = now.format(&Rfc3339).unwrap_or_default();
+    let seen = format!("{seen}; the clock of this host says {now}");
+    let Some(ClockOffset { source, seconds }) = &subject.clock else { return (code, seen, vec![]) };
+    let way = if *seconds > 0 { "behind" } else { "ahead of" };
+    let apart = seconds.abs();
+    let seen = format!("{seen}, which is {apart} s {way} that of {source}");
+    if apart <= CLOCK_WARNING_SECONDS {
+        return (code, seen, vec![]);
+    }
+    (
+        code,
+        seen,
+        vec![format!("Correct the clock of this host first: it is {apart} s {way} that of {source}.")],
+    )
 }
 
 fn client_certificate(sent: bool, subject: &Subject) -> String {
