@@ -31,6 +31,9 @@ ssh-keygen openssh-client
 openssl openssl
 puttygen putty-tools
 tinyproxy tinyproxy
+microsocks microsocks
+stunnel stunnel4
+openssl openssl
 jq jq
 python3 python3
 node nodejs

@@ -13,6 +13,7 @@ mod doctor;
 mod git_transport;
 mod gitlab;
 mod hostile_control_plane;
+mod proxies;
 mod published_api;
 mod real_clients;
 #[path = "support/terminal.rs"]
@@ -25,6 +26,7 @@ mod ssh_keys;
 mod status;
 mod support;
 mod terminal;
+mod tls;
 mod trial;
 mod url_grammar;
 mod warnings;

@@ -205,6 +205,10 @@ pub enum DialError {
     InvalidCertificate {
         /// The subject of the server's certificate, empty where it cannot be read.
         subject: String,
+        /// The issuer at the end of the chain that was sent.
+        issuer: String,
+        /// SHA-256 of the server's certificate, hex with colons.
+        fingerprint: String,
         /// What is wrong with it.
         problem: CertificateProblem,
     },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::error::{DialError, Interception};
+use super::error::{CertificateProblem, DialError, Interception};
 use super::stream::Transport;
 use super::tls::{self, TlsFacts};
 use super::{Destination, Parts, connect, proxy};
@@ -35,7 +35,14 @@ pub(super) async fn look_past_proxy(
 ) -> DialError {
     let (subject, issuer, fingerprint) = match &error {
         DialError::UntrustedIssuer { subject, issuer, fingerprint, .. }
-        | DialError::IncompleteChain { subject, issuer, fingerprint, .. } => (subject, issuer, fingerprint),
+        | DialError::IncompleteChain { subject, issuer, fingerprint, .. }
+        // An authority that took the name of a trusted one.
+        | DialError::InvalidCertificate {
+            subject,
+            issuer,
+            fingerprint,
+            problem: CertificateProblem::Signature,
+        } => (subject, issuer, fingerprint),
         _ => return error,
     };
     let Ok(Some(through)) = proxy::choose(&parts.environment, destination) else { return error };

@@ -9,6 +9,7 @@ use tokio_socks::{Error as SocksError, TargetAddr};
 
 use super::error::{DialError, Obstacle, ProxyReply};
 use super::proxy::endpoint;
+use super::stream::Observed;
 use super::{CONNECT_TIMEOUT, Destination};
 use crate::config::ProxyServer;
 
@@ -19,6 +20,7 @@ pub(super) async fn open(
     destination: &Destination,
     proxy: &ProxyServer,
 ) -> Result<TcpStream, DialError> {
+    let mut tcp = Observed::new(tcp);
     let target = match destination.host.parse::<IpAddr>() {
         Ok(address) => TargetAddr::Ip((address, destination.port).into()),
         Err(_) => TargetAddr::Domain(destination.host.as_str().into(), destination.port),
@@ -27,14 +29,23 @@ pub(super) async fn open(
         match &proxy.authorization {
             Some(authorization) => {
                 let (user, password) = (&authorization.user, authorization.password.expose());
-                Socks5Stream::connect_with_password_and_socket(tcp, target, user, password).await
+                let asked =
+                    Socks5Stream::connect_with_password_and_socket(&mut tcp, target, user, password).await;
+                asked.map(drop)
             }
-            None => Socks5Stream::connect_with_socket(tcp, target).await,
+            None => Socks5Stream::connect_with_socket(&mut tcp, target).await.map(drop),
         }
     };
-    let timed_out = |_| DialError::TimedOut { endpoint: destination.endpoint(), after: CONNECT_TIMEOUT };
-    let opened = timeout(CONNECT_TIMEOUT, asked).await.map_err(timed_out)?;
-    opened.map(Socks5Stream::into_inner).map_err(|error| meaning(&error, destination, proxy))
+    let ended = timeout(CONNECT_TIMEOUT, asked).await;
+    match ended {
+        Ok(Ok(())) => Ok(tcp.into_inner()),
+        Ok(Err(error)) => Err(meaning(&error, destination, proxy)),
+        // Its first words depend on nobody else, so that one who says nothing speaks something else.
+        Err(_) if tcp.first_bytes().is_empty() => {
+            Err(DialError::ProxyProtocol { proxy: endpoint(&proxy.host, proxy.port), kind: proxy.kind })
+        }
+        Err(_) => Err(DialError::TimedOut { endpoint: destination.endpoint(), after: CONNECT_TIMEOUT }),
+    }
 }
 
 fn meaning(error: &SocksError, destination: &Destination, proxy: &ProxyServer) -> DialError {

@@ -127,6 +127,11 @@ impl<S> Observed<S> {
         &self.first
     }
 
+    /// What was watched.
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
+
     /// Forgets the first bytes and keeps no more of them.
     pub(super) fn forget(&mut self) {
         (self.first, self.is_watching) = (Vec::new(), false);

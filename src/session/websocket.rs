@@ -71,7 +71,12 @@ impl Line {
     /// # Errors
     /// See [`LineError`].
     pub async fn open(door: &Door, destination: &Destination, base: &RemoteUrl) -> Result<Self, LineError> {
-        Self::over(door.connect(destination, &StageLog::default()).await?, base).await
+        let (line, date) =
+            Self::upgraded(door.connect(destination, &StageLog::default()).await?, base).await?;
+        if let Some(date) = date {
+            door.note_date(destination, &date);
+        }
+        Ok(line)
     }
 
     /// Opens the WebSocket over a stream to the control plane at `base`.
@@ -79,13 +84,12 @@ impl Line {
     /// # Errors
     /// See [`LineError`].
     pub async fn over(stream: Stream, base: &RemoteUrl) -> Result<Self, LineError> {
+        Self::upgraded(stream, base).await.map(|(line, _)| line)
+    }
+
+    async fn upgraded(stream: Stream, base: &RemoteUrl) -> Result<(Self, Option<String>), LineError> {
         let upgrade = upgrade(stream, base);
-        let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await;
-        let (line, date) = upgraded.map_err(|_| LineError::TimedOut)??;
-        if let Some(date) = date {
-            door.note_date(destination, &date);
-        }
-        Ok(line)
+        tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await.map_err(|_| LineError::TimedOut)?
     }
 
     /// Waits for what comes next. Dropping the future loses nothing.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,6 +23,9 @@ const LEAF_DAYS: i64 = 365;
 const BACKDATE_DAYS: i64 = 1;
 /// The only name on a certificate of the kind [`CertificateKind::WrongName`].
 const WRONG_NAME: &str = "elsewhere.example";
+
+/// Where the certificate of the kind [`CertificateKind::MissingIntermediate`] says that its issuer's can be had.
+const INTERMEDIATE_URL: &[u8] = b"http://pki.stand-ins.example/intermediate.crt";
 
 /// Why a certificate could not be made or stored.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,8 @@ pub enum CertificateKind {
     Valid,
     /// As [`Self::Valid`], but its time is over.
     Expired,
+    /// As [`Self::Valid`], but its time ends within ten days.
+    EndsSoon,
     /// As [`Self::Valid`], but its time has not come.
     NotYetValid,
     /// Valid now, for another name only.
@@ -63,7 +68,7 @@ pub enum CertificateKind {
     UnknownAuthority,
     /// Issued by an intermediate that the server sends along.
     Intermediate,
-    /// Issued by an intermediate that the server does not send.
+    /// Issued by an intermediate that the server does not send, and whose certificate it says where to find.
     MissingIntermediate,
 }
 
@@ -151,6 +156,11 @@ impl Authority {
                 params.not_after = days_from_now(-30);
                 sign(params, &self.issuer, None)
             }
+            CertificateKind::EndsSoon => {
+                let mut params = server_params()?;
+                params.not_after = days_from_now(10);
+                sign(params, &self.issuer, None)
+            }
             CertificateKind::NotYetValid => {
                 let mut params = server_params()?;
                 params.not_before = days_from_now(30);
@@ -172,7 +182,9 @@ impl Authority {
             }
             CertificateKind::MissingIntermediate => {
                 let (intermediate, _) = self.new_intermediate()?;
-                sign(server_params()?, &intermediate, None)
+                let mut params = server_params()?;
+                params.custom_extensions.push(issuer_at(INTERMEDIATE_URL));
+                sign(params, &intermediate, None)
             }
         }
     }
@@ -242,6 +254,22 @@ fn server_params() -> Result<CertificateParams, AuthorityError> {
         SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
     ];
     Ok(params)
+}
+
+/// The extension that names where the issuer's certificate can be had (RFC 5280, section 4.2.2.1): a sequence of
+/// one description, which is a method and a URI. All of it is short, so that each length is one byte.
+fn issuer_at(url: &[u8]) -> CustomExtension {
+    const AUTHORITY_INFORMATION_ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+    const CA_ISSUERS: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02];
+    const SEQUENCE: u8 = 0x30;
+    const URI: u8 = 0x86;
+    let tagged = |tag: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap_or_default();
+        [&[tag, length], content].concat()
+    };
+    let description = [&CA_ISSUERS[..], &tagged(URI, url)].concat();
+    let content = tagged(SEQUENCE, &tagged(SEQUENCE, &description));
+    CustomExtension::from_oid_content(&AUTHORITY_INFORMATION_ACCESS, content)
 }
 
 fn sign(

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -173,6 +173,11 @@ impl ServerHandle {
         self.recorder().wait_for(wanted, limit)
     }
 
+    /// Tells by `Date` a clock that is so many seconds ahead of the host's; less than nothing is behind.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.site.clock_offset.store(seconds, Ordering::Relaxed);
+    }
+
     /// Misbehaves for every request from now on, beside the faults that were set before, which come first.
     pub fn set_fault(&self, fault: Fault) {
         self.faults().add("", fault);
@@ -227,6 +232,7 @@ fn prepare(
         scheme,
         recorder: Recorder::default(),
         faults: Faults::default(),
+        clock_offset: AtomicI64::new(0),
     };
     let handle =
         ServerHandle { address: bound, scheme, base_path, site: Arc::new(site), connections: Arc::default() };

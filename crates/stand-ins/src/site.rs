@@ -2,6 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -38,6 +40,8 @@ pub(crate) struct Site {
     pub(crate) scheme: &'static str,
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
+    /// How far the clock that it tells by `Date` is ahead of the host's, in seconds; less than nothing is behind.
+    pub(crate) clock_offset: AtomicI64,
 }
 
 impl Site {
@@ -52,16 +56,29 @@ impl Site {
     }
 }
 
-/// Answers one request: records it, lets a fault have it, or hands it to the product.
+/// Answers one request, with the date of its own clock.
 pub(crate) async fn handle(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let mut response = answer(&site, request).await;
+    let offset = site.clock_offset.load(Ordering::Relaxed);
+    if offset != 0 {
+        let away = Duration::from_secs(offset.unsigned_abs());
+        let now = SystemTime::now();
+        let date = if offset > 0 { now + away } else { now - away };
+        set_header(&mut response, "date", &httpdate::fmt_http_date(date));
+    }
+    response
+}
+
+/// Records the request, lets a fault have it, or hands it to the product.
+async fn answer(site: &Arc<Site>, request: Request) -> Response {
     site.recorder.record(&request);
     let path = path_and_query(request.uri()).to_owned();
     if let Some(response) = site.faults.replace(site.product.provider(), &path).await {
         return response;
     }
     match &site.product {
-        Product::AzureDevOps(settings) => crate::azure_devops::answer(&site, settings, request).await,
-        Product::Gitlab(settings) => crate::gitlab::answer(&site, settings, request).await,
+        Product::AzureDevOps(settings) => crate::azure_devops::answer(site, settings, request).await,
+        Product::Gitlab(settings) => crate::gitlab::answer(site, settings, request).await,
     }
 }
 

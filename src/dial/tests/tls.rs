@@ -97,7 +97,7 @@ async fn an_authoritys_certificate_that_serves_itself_is_named_where_it_is_trust
     let destination = Destination { ca_file, ..secure(server.port(), &Authority::new("unused")) };
     let (error, _) = failure(&destination).await;
     let problem = CertificateProblem::AuthorityAsServer;
-    assert_eq!(error, DialError::InvalidCertificate { subject: "CN=server".into(), problem });
+    assert!(matches!(error, DialError::InvalidCertificate { problem: found, .. } if found == problem));
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn dates_names_and_purposes_are_told_apart() {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let (error, _) = failure_with(authority.issue(params), &authority).await;
     let problem = CertificateProblem::Purpose;
-    assert_eq!(error, DialError::InvalidCertificate { subject: "CN=server".into(), problem });
+    assert!(matches!(error, DialError::InvalidCertificate { problem: found, .. } if found == problem));
 }
 
 #[tokio::test]

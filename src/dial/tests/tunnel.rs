@@ -151,6 +151,17 @@ async fn a_proxy_that_is_not_there_is_named() {
     assert_eq!(request_error(&nameless(), &destination).await, missing);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_socks_proxy_that_says_nothing_at_all_is_none() {
+    // Its queue of connections is never looked at.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let proxy = Proxy::Through(ProxyServer::new(ProxyKind::Socks5, "127.0.0.1", address.port()));
+    let destination = Destination { proxy, ..plain(22) };
+    let error = nameless().connect(&destination, &StageLog::default()).await.map(|_| ()).unwrap_err();
+    assert_eq!(error, DialError::ProxyProtocol { proxy: address.to_string(), kind: ProxyKind::Socks5 });
+}
+
 #[tokio::test]
 async fn a_plain_request_that_the_proxy_itself_refuses_is_the_proxys_refusal() {
     let proxy = Server::answering(

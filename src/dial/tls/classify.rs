@@ -107,7 +107,13 @@ pub(in crate::dial) fn rejection(rejected: &Rejected, host: &str) -> DialError {
     let TlsError::InvalidCertificate(verdict) = &rejected.verdict else {
         return DialError::TlsFailed { alert: None };
     };
-    let invalid = |problem| DialError::InvalidCertificate { subject: own.subject.clone(), problem };
+    let issuer = chain.last().map(|last| last.issuer.clone()).unwrap_or_default();
+    let invalid = |problem| DialError::InvalidCertificate {
+        subject: own.subject.clone(),
+        issuer: issuer.clone(),
+        fingerprint: own.fingerprint.clone(),
+        problem,
+    };
     match verdict {
         CertificateError::UnknownIssuer => unknown_issuer(&chain, own),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -95,7 +95,10 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         DialError::NameMismatch { names, .. } => {
             (Code::TlsNameMismatch, format!("{seen} but for {}", names.join(", ")), vec![])
         }
-        DialError::InvalidCertificate { .. } => (Code::TlsUntrustedIssuer, seen, vec![]),
+        DialError::InvalidCertificate { issuer, fingerprint, .. } => {
+            let seen = format!("{seen}; its issuer is {issuer}, its fingerprint {fingerprint}");
+            (Code::TlsUntrustedIssuer, seen, vec![])
+        }
         DialError::LegacyOnly => (Code::TlsLegacyOnly, seen, vec![]),
         DialError::ClientCertificateRequired { sent } => {
             (Code::TlsClientCertificateRequired, seen, vec![client_certificate(*sent, subject)])
@@ -113,7 +116,9 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         DialError::CaFile { path, problem } => {
             (Code::TlsUntrustedIssuer, seen, vec![ca_file(path, *problem)])
         }
-        // The caller sends only the variants above here.
+        // TLS with a proxy ends so, too.
+        DialError::Reset { .. } => (Code::ConnectionReset, seen, vec![]),
+        // The callers send only the variants above here.
         other => (Code::Internal, other.to_string(), vec![]),
     }
 }

@@ -36,6 +36,11 @@ pub(super) fn proxy(error: &DialError, subject: &Subject) -> Finding {
 /// What is wrong with TLS to the proxy has the codes of TLS, with remedies for the proxy.
 fn of_proxy(proxy: &str, cause: &DialError, subject: &Subject) -> Finding {
     let (code, seen, _) = connection::tls(cause, subject);
+    // One that waits for other words than TLS, or hangs up on them, is not there as what it is named.
+    let code = match cause {
+        DialError::TlsTimedOut { .. } | DialError::Reset { .. } => Code::ProxyUnreachable,
+        _ => code,
+    };
     let remedy = match cause {
         DialError::UntrustedIssuer { .. } | DialError::IncompleteChain { .. } => format!(
             "Give the authority of the proxy {proxy} as proxy_ca_file of {} (--proxy-ca-file on the command line) \
@@ -48,8 +53,8 @@ fn of_proxy(proxy: &str, cause: &DialError, subject: &Subject) -> Finding {
                 path.display()
             )
         }
-        DialError::NotTls { .. } => {
-            format!("Name the proxy {proxy} as http://: it does not speak TLS itself.")
+        DialError::NotTls { .. } | DialError::TlsTimedOut { .. } | DialError::Reset { .. } => {
+            format!("Name the proxy {proxy} as http:// if it does not speak TLS itself, as most do not.")
         }
         DialError::NameMismatch { names, .. } if !names.is_empty() => {
             format!("Name the proxy by a name of its certificate: {}.", names.join(", "))
