@@ -41,6 +41,9 @@ pub struct Login {
     pub known_hosts: KnownHosts,
     /// Whether the server is known to take RSA keys alone: another one is not even shown to it then.
     pub rsa_alone: bool,
+    /// Whether the server is known to answer a request for a shell with a greeting and nothing else. Elsewhere a
+    /// shell is never asked for.
+    pub greets: bool,
     /// What is found out about the server on the way.
     pub seen: Arc<Seen>,
 }
@@ -50,6 +53,8 @@ pub struct Login {
 pub struct Seen {
     /// The algorithms that it offers.
     pub offered: OnceLock<Algorithms>,
+    /// What it says to people who ask for a shell.
+    pub greeting: OnceLock<String>,
 }
 
 /// The keys that hosts are known by.

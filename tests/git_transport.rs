@@ -76,6 +76,7 @@ pub(crate) fn over_ssh(url: &str, key: &Path, passphrase: Option<&str>, known_ho
         key: Credential { name: "key".into(), username: None, material },
         known_hosts: KnownHosts { file: Some(known_hosts.to_owned()), ..KnownHosts::default() },
         rsa_alone: false,
+        greets: false,
         seen: Default::default(),
     };
     Remote { url, access: Access::Ssh(login) }

@@ -1,5 +1,7 @@
 //! Tests and clones against an SSH server that is not OpenSSH's.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use sortie::provider::Provider;
 
@@ -40,6 +42,7 @@ async fn keys_of_every_kind_are_taken_and_a_clone_comes_out_whole() {
         let outcome = lab.trial().run().await;
         assert!(outcome.succeeded(), "{kind:?}: {:#}\n{}", outcome.0, lab.server.log());
         assert_eq!(outcome.0["repository"]["head"], lab.sample.commit("main"));
+        assert_eq!(outcome.0["identity"]["name"], "ada");
         let clone = lab.trial().clone_into(&lab.scratch.path().join("clone")).await;
         assert!(clone.succeeded(), "{kind:?}: {:#}\n{}", clone.0, lab.server.log());
         assert_eq!(clone.0["commit"], lab.sample.commit("main"));
@@ -58,4 +61,14 @@ async fn an_rsa_key_without_announced_rsa_sha2_is_named() {
         assert!(summary.contains("AsyncSSH"), "{summary}");
         assert!(lab.server.keys_shown() <= 1, "the key was tried again");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_that_says_nothing_does_not_fail_a_test() {
+    let lab = Lab::start(KeyKind::Ed25519, AsyncSshPlan::without_greeting);
+    let began = Instant::now();
+    let outcome = lab.trial().run().await;
+    assert!(outcome.succeeded(), "{:#}", outcome.0);
+    assert!(outcome.0["identity"]["name"].is_null() && outcome.facts("authenticate")["greeting"].is_null());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

@@ -277,3 +277,28 @@ async fn a_refused_key_is_tried_once() {
     assert_eq!(outcome.facts("authenticate")["methods"], serde_json::json!(["password"]));
     assert!(!without_keys.log().contains("Failed publickey"), "{}", without_keys.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_heard_on_the_same_login_and_a_plain_server_is_not_asked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let sample = SampleRepository::small(&scratch.path().join("web.git"));
+    let key = Key::make(scratch.path(), "key", KeyKind::Rsa, None);
+    for (provider, greeting, name, sessions) in [
+        (Provider::Gitlab, "Welcome to GitLab, @ada!", Some("ada"), 2),
+        (Provider::AzureDevops, "remote: Shell access is not supported.", None, 2),
+        (Provider::Git, "Welcome to GitLab, @ada!", None, 1),
+    ] {
+        let plan = Sshd::plan(&[KeyKind::Ed25519]).authorize(&key).with_greeting(greeting);
+        let sshd = plan.serve("Coll/Shop/_git/web", &sample.directory).start();
+        let url = format!("{}/Coll/Shop/_git/web", sshd.url());
+        let trial = Trial::of(Some(provider), &sshd.url(), &url);
+        let outcome = trial.key(&key.private_file, None, &sshd.known_hosts()).run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.0["identity"]["name"].as_str(), name);
+        let heard = outcome.facts("authenticate")["greeting"].as_str();
+        assert_eq!(heard, (sessions == 2).then_some(greeting));
+        let log = sshd.log();
+        assert_eq!(log.matches("Accepted publickey").count(), 1, "{log}");
+        assert_eq!(log.matches("Starting session").count(), sessions, "{log}");
+    }
+}

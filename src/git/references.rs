@@ -1,13 +1,13 @@
 //! The references that a server lists, which is also how a repository is tested.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use git2::Direction;
 
 use super::pkt::scrubbed;
 use super::wire::Wire;
-use super::{Control, Error, Remote, blocking};
-use crate::report::StageLog;
+use super::{Access, Control, Error, Remote, blocking};
+use crate::report::{Stage, StageLog};
 
 /// What a server lists before anything is fetched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,7 +55,25 @@ fn list(wire: &Arc<Wire>) -> Result<Advertisement, Error> {
     let mut remote = detached.map_err(|error| internal("naming the remote", &error))?;
     let connected = remote.connect_auth(Direction::Fetch, None, None);
     connected.map_err(|error| connect_error(wire, &error))?;
-    Ok(advertised(wire))
+    let advertisement = advertised(wire);
+    ask_for_greeting(wire);
+    Ok(advertisement)
+}
+
+/// Hears on the same connection what the server says to people, where that is known to do no harm. It comes last,
+/// because some servers hang up after it.
+fn ask_for_greeting(wire: &Wire) {
+    let (Access::Ssh(login), Some(opened)) = (&wire.access, wire.opened.get()) else { return };
+    if !login.greets {
+        return;
+    }
+    wire.log.pass();
+    let greeting = opened.lock().unwrap_or_else(PoisonError::into_inner).greeting(wire.control.time_left());
+    if let Some(greeting) = greeting {
+        wire.log.fact_at(Stage::Authenticate, "greeting", greeting.as_str());
+        // Of two greetings of one server the first is as good as the second.
+        let _ = login.seen.greeting.set(greeting);
+    }
 }
 
 /// The list that an open connection brought. It is our own reading of it: libgit2's cannot tell of a name that

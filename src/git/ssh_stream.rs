@@ -1,7 +1,7 @@
 //! Git over SSH: the running `git-upload-pack` as a stream for libgit2.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use git2::Error as GitError;
 use git2::transport::SmartSubtransportStream;
@@ -36,6 +36,9 @@ fn start(wire: &Arc<Wire>, login: &Login) -> Result<SshStream, Error> {
     watched.map_err(|_| ssh::Error::Disconnected { stage: Stage::Connect })?;
     let command = format!("git-upload-pack {}", quoted(&path_at_host(wire)));
     let opened = ssh::open(approached, login, &command, wire.control.deadline, &wire.log)?;
+    let opened = Arc::new(Mutex::new(opened));
+    // There is one connection in a piece of work, so that nothing stands there yet.
+    let _ = wire.opened.set(Arc::clone(&opened));
     Ok(SshStream { wire: Arc::clone(wire), opened })
 }
 
@@ -72,13 +75,17 @@ fn quoted(text: &str) -> String {
 
 struct SshStream {
     wire: Arc<Wire>,
-    opened: Opened,
+    opened: Arc<Mutex<Opened>>,
 }
 
 impl SshStream {
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn arm(&self) -> Result<(), Error> {
         self.wire.control.check()?;
-        self.opened.set_timeout(self.wire.control.time_left());
+        self.opened().set_timeout(self.wire.control.time_left());
         Ok(())
     }
 
@@ -86,8 +93,8 @@ impl SshStream {
     fn ended(&mut self) -> Error {
         let mut message = Vec::new();
         // What cannot be read any more explains less, and that is all.
-        let _ = self.opened.channel.stderr().take(MAX_STDERR_BYTES).read_to_end(&mut message);
-        let exit_status = self.opened.exit_status();
+        let _ = self.opened().channel.stderr().take(MAX_STDERR_BYTES).read_to_end(&mut message);
+        let exit_status = self.opened().exit_status();
         Error::RepositoryUnavailable { exit_status, message: scrubbed(&message) }
     }
 }
@@ -95,7 +102,8 @@ impl SshStream {
 impl Read for SshStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.arm().map_err(|error| self.wire.fail(error))?;
-        match self.opened.channel.read(buffer) {
+        let read = self.opened().channel.read(buffer);
+        match read {
             Ok(0) if self.wire.observer().is_silent() => {
                 let error = self.ended();
                 Err(self.wire.fail(error))
@@ -118,7 +126,7 @@ impl SshStream {
 impl Write for SshStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.arm().map_err(|error| self.wire.fail(error))?;
-        let written = self.opened.channel.write(bytes);
+        let written = self.opened().channel.write(bytes);
         written.map_err(|_| self.wire.fail(ssh::Error::Disconnected { stage: self.stage() }.into()))
     }
 

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 
@@ -15,6 +15,7 @@ use super::pkt::Observer;
 use super::{Access, Control, Error, Limit, Remote};
 use crate::remote_url::RemoteUrl;
 use crate::report::{Stage, StageLog};
+use crate::ssh::Opened;
 
 /// The context of one piece of work.
 pub(super) struct Wire {
@@ -23,6 +24,8 @@ pub(super) struct Wire {
     pub(super) control: Control,
     pub(super) log: StageLog,
     pub(super) runtime: Handle,
+    /// The login of SSH, once there is one.
+    pub(super) opened: OnceLock<Arc<Mutex<Opened>>>,
     /// The open connection of SSH, to be cut where the work must stop.
     pub(super) cut: Arc<Cut>,
     /// What came over the connection so far, by the rules of git's framing.
@@ -40,6 +43,7 @@ impl Wire {
             control: control.clone(),
             log: log.clone(),
             runtime: Handle::current(),
+            opened: OnceLock::new(),
             cut: Arc::clone(cut),
             observer: Mutex::new(Observer::new(control.limits.max_references)),
             failure: Mutex::new(None),

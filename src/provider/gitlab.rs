@@ -72,6 +72,13 @@ pub fn git_authorization(credential: &Credential) -> Option<Secret> {
     }
 }
 
+/// Who is welcomed by GitLab's SSH: it says `Welcome to GitLab, @user!`.
+pub fn welcomed(greeting: &str) -> Option<String> {
+    let (_, after) = greeting.split_once("Welcome to GitLab, @")?;
+    let (user, _) = after.split_once('!')?;
+    (!user.is_empty()).then(|| user.to_owned())
+}
+
 /// Whether scopes contain one of those that will do; scopes that are not known might.
 pub fn allows(scopes: Option<&[String]>, any_of: &[&str]) -> bool {
     scopes.is_none_or(|scopes| scopes.iter().any(|scope| any_of.contains(&scope.as_str())))

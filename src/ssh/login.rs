@@ -1,8 +1,8 @@
 //! One login: the banner, the handshake, the host key, the user's key, the command.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssh2::{Channel, ErrorCode, MethodType, Session};
 use tokio::time::Instant as Deadline;
@@ -21,6 +21,16 @@ pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long after the deadline of all a step would end by itself. The deadline cuts the connection, and what it
 /// ended must not look as if the server had been too slow for one step.
 const DEADLINE_SLACK: Duration = Duration::from_secs(1);
+
+/// How long a server may take to say a greeting.
+const GREETING_WAIT: Duration = Duration::from_secs(3);
+
+/// The most bytes of a greeting.
+const MAX_GREETING_BYTES: usize = 1024;
+
+/// The streams of a channel: standard output and standard error.
+const OUTPUT: i32 = 0;
+const ERRORS: i32 = 1;
 
 /// The host keys that are asked for, the best first. Certificates of host keys are not among them, because
 /// nothing here checks the authority that signed them.
@@ -63,6 +73,36 @@ impl Opened {
     /// How long the next call may wait.
     pub(crate) fn set_timeout(&self, timeout: Duration) {
         set_timeout(&self.session, timeout);
+    }
+
+    /// What the server says to somebody who asks for a shell, as `ssh -T` would show it; nothing where it says
+    /// nothing in time.
+    pub(crate) fn greeting(&self, time_left: Duration) -> Option<String> {
+        let until = Instant::now() + GREETING_WAIT.min(time_left);
+        let time_left = || until.saturating_duration_since(Instant::now());
+        self.set_timeout(time_left());
+        let mut channel = self.session.channel_session().ok()?;
+        self.set_timeout(time_left());
+        // Who refuses a shell may have said so in words before.
+        let _ = channel.shell();
+        let mut heard = Vec::new();
+        for mut stream in [channel.stream(OUTPUT), channel.stream(ERRORS)] {
+            let mut buffer = [0; MAX_GREETING_BYTES];
+            while heard.len() < MAX_GREETING_BYTES && !time_left().is_zero() {
+                self.set_timeout(time_left());
+                match stream.read(&mut buffer[heard.len()..]) {
+                    Ok(count) if count > 0 => {
+                        let start = heard.len();
+                        heard.extend_from_slice(&buffer[start..start + count]);
+                    }
+                    _ => break,
+                }
+            }
+        }
+        let text = String::from_utf8_lossy(&heard);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let greeting: String = words.chars().filter(|c| !c.is_control()).collect();
+        (!greeting.is_empty()).then_some(greeting)
     }
 
     /// The exit status of the command, where it has ended.

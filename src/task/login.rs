@@ -121,6 +121,7 @@ pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools
     let rsa_alone = azure_devops::is_cloud_host(url.host());
     let login = Login {
         rsa_alone,
+        greets: false,
         door: Arc::clone(&tools.door),
         destination: Destination::for_url(&url, &target.server),
         user,

@@ -18,7 +18,7 @@ pub struct AsyncSshPlan {
     host_key: KeyKind,
     authorized: Vec<String>,
     repositories: Map<String, Value>,
-    greeting: String,
+    greeting: Option<String>,
     options: Map<String, Value>,
     announces_signatures: bool,
 }
@@ -39,7 +39,7 @@ impl AsyncSsh {
             host_key,
             authorized: Vec::new(),
             repositories: Map::new(),
-            greeting: "Welcome to GitLab, @ada!\n".to_owned(),
+            greeting: Some("Welcome to GitLab, @ada!\n".to_owned()),
             options: Map::new(),
             announces_signatures: true,
         }
@@ -85,6 +85,12 @@ impl AsyncSshPlan {
     /// Sets an option of `asyncssh.listen`, such as `signature_algs`.
     pub fn with_option(mut self, name: &str, value: Value) -> Self {
         self.options.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Never answers who asks for a shell.
+    pub fn without_greeting(mut self) -> Self {
+        self.greeting = None;
         self
     }
 

@@ -2,8 +2,8 @@
 
 use super::Test;
 use crate::git::{Access, Remote};
-use crate::provider::Provider;
 use crate::provider::detect::{self, Known};
+use crate::provider::{Provider, azure_devops, gitlab};
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
 use crate::task::login::{Prepared, ssh_remote};
@@ -35,12 +35,26 @@ impl Test<'_> {
         let Some(key) = credential else { return Err(Failure::NoCredential) };
         // Whatever the form of the path, only the server can say what it leads to.
         let url = place.git_url().unwrap_or_else(|| target.url.clone());
-        let remote = ssh_remote(url, &target, key, self.tools);
+        let host = target.url.host();
+        let is_cloud = azure_devops::is_cloud_host(host) || gitlab::is_cloud_host(host);
+        let mut remote = ssh_remote(url, &target, key, self.tools);
+        if let Access::Ssh(login) = &mut remote.access {
+            login.greets = place.provider() != Provider::Git && (provider.is_some() || is_cloud);
+        }
         let outcome = self.read_references(&remote, "").await;
         if outcome.is_ok() {
             self.judge_host(&remote);
+            self.take_greeting(&remote, place.provider());
         }
         outcome
+    }
+
+    /// Who the server takes us for, where it says so.
+    fn take_greeting(&mut self, remote: &Remote, provider: Provider) {
+        let Access::Ssh(login) = &remote.access else { return };
+        if provider == Provider::Gitlab {
+            self.report.identity = login.seen.greeting.get().and_then(|said| gitlab::welcomed(said));
+        }
     }
 
     /// Warns of what works and should still be looked at.

@@ -31,6 +31,8 @@ class Server(asyncssh.SSHServer):
 
 async def serve(process):
     """Answers a command with git's own, and a wish for a shell with the greeting."""
+    if process.command is None and SETTINGS["greeting"] is None:
+        await asyncio.Event().wait()
     if process.command is None:
         process.stdout.write(SETTINGS["greeting"].encode())
         process.exit(0)
