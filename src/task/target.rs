@@ -70,7 +70,9 @@ impl TargetSpec {
                 // Parsed again, because a name may hold what no URL may: `..`, for example.
                 let url = RemoteUrl::parse(&format!("{}{path}", server.url))?;
                 let ssh_url = server.ssh.as_ref().map(|base| ssh_url(&server, base, &path)).transpose()?;
-                let server = policy.admit(&url)?;
+                // A narrower declaration holds for its paths whoever is named; of two for one base the named one is meant.
+                let admitted = policy.admit(&url)?;
+                let server = if admitted.url == server.url { server } else { admitted };
                 Target { server, url, ssh_url }
             }
         };
