@@ -112,8 +112,10 @@ pub enum Refusal {
 /// Where the socket may be, the likeliest place first: where the configuration says, else in the directory that
 /// systemd gave to this unit, else in the usual directory, or in the state directory where that cannot be used.
 pub fn places(agent: &Agent) -> Vec<PathBuf> {
-    let given = std::env::var_os("RUNTIME_DIRECTORY").filter(|list| !list.is_empty());
-    places_with(agent, given.map(PathBuf::from).as_deref())
+    // A unit with several directories has them all in the variable, with colons between.
+    let given = std::env::var("RUNTIME_DIRECTORY").ok();
+    let first = given.as_deref().and_then(|list| list.split(':').next()).filter(|path| !path.is_empty());
+    places_with(agent, first.map(Path::new))
 }
 
 fn places_with(agent: &Agent, runtime_directory: Option<&Path>) -> Vec<PathBuf> {

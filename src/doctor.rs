@@ -158,7 +158,11 @@ pub fn configuration(files: &[std::path::PathBuf], result: Result<&Config, &Conf
     let shown: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     let check = match result {
         Ok(config) => {
-            let summary = format!("{} is valid, {} servers declared", shown.join(", "), config.servers.len());
+            let servers = match config.servers.len() {
+                1 => "one server".to_owned(),
+                count => format!("{count} servers"),
+            };
+            let summary = format!("{} is valid, with {servers}", shown.join(", "));
             let check = Check::new("configuration", Mark::Passed, summary);
             if config.servers.is_empty() {
                 Check { status: Mark::Warned, ..check }

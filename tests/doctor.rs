@@ -14,8 +14,10 @@ use crate::secrets::assert_clean;
 use crate::support::agent::{Agent, AgentPlan};
 use crate::support::binary::{Output, Sortie, binary, isolate, sortie};
 use crate::support::control_plane::{ControlPlane, secret_file};
+use crate::support::nginx::Nginx;
 use crate::support::process::{free_port, wait_until};
 use crate::support::scene::{PAT, Scene};
+use crate::support::sshd::{Key, KeyKind, Sshd};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -187,6 +189,58 @@ fn a_refused_credential_is_sent_once_whatever_uses_it() {
     let with_token = requests.iter().filter(|request| request.has_authorization).count();
     assert_eq!(with_token, 1, "{requests:?}");
     assert!(!output.stdout.contains("glpat-revoked-77"));
+}
+
+#[test]
+fn a_refused_credential_of_the_unit_is_sent_once_by_the_daemon_and_never_from_here() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let (plan, credentials) = unit_agent(&scene);
+    secret_file(credentials.path(), "lab-pat", "glpat-revoked-78");
+    let agent = plan.start(&control_plane);
+    let output = doctor(agent.config(), &["--json"]);
+    let report = output.json();
+    assert_eq!((output.status, status(&report, "server:lab")), (Some(1), "failed"), "{report:#}");
+    assert_eq!(check(&report, "server:lab")["facts"]["seen_by"], "daemon");
+    let requests = scene.server().requests();
+    let with_token = requests.iter().filter(|request| request.has_authorization).count();
+    assert_eq!(with_token, 1, "{requests:?}");
+    assert!(!output.stdout.contains("glpat-revoked-78"));
+}
+
+#[test]
+fn a_base_that_is_no_repository_is_reached_and_said_so() {
+    let scene = Scene::small();
+    let path = scene.scratch();
+    let nginx = Nginx::plan(path).start(&scene.authority);
+    let key = Key::make(path, "key", KeyKind::Ed25519, None);
+    let sshd = Sshd::plan(&[KeyKind::Ed25519])
+        .authorize(&key)
+        .serve("shop/web.git", &scene.sample.directory)
+        .start();
+    let other = Key::make(path, "other", KeyKind::Ed25519, None);
+    let keyed = |name: &str, key: &Key| {
+        format!(
+            "[servers.{name}]\nprovider = \"git\"\nurl = \"{}\"\ncredential = \"{name}\"\nknown_hosts_file = \"{}\"\n\
+             [credentials.{name}]\nkind = \"ssh-key\"\nsecret = {{ file = \"{}\" }}\n",
+            sshd.url(),
+            sshd.known_hosts().display(),
+            key.private_file.display()
+        )
+    };
+    let plain = format!(
+        "[servers.plain]\nprovider = \"git\"\nurl = \"{}\"\nca_file = \"{}\"\n",
+        nginx.url(),
+        scene.authority.ca_file().display()
+    );
+    let setup = Setup::new().with(&plain).with(&keyed("keyed", &key)).with(&keyed("stranger", &other));
+    let report = setup.run(&["--json"]).json();
+    for server in ["server:plain", "server:keyed"] {
+        assert_eq!(status(&report, server), "warned", "{:#}", check(&report, server));
+        assert!(check(&report, server)["remedies"].to_string().contains("--repository"), "{report:#}");
+    }
+    assert_eq!(status(&report, "server:stranger"), "failed", "{report:#}");
+    assert!(summary(&report, "server:stranger").contains("ssh_key_rejected"), "{report:#}");
 }
 
 #[test]

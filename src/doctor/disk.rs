@@ -33,7 +33,7 @@ pub(super) fn examine(config: &Config) -> Check {
                 inodes: (found.f_files > 0).then_some(found.f_favail),
                 read_only: found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
             };
-            judge(room, config.limits.max_bytes, config.limits.max_files, existing)
+            judge(room, config.limits.max_bytes, config.limits.max_files, &workspaces)
         }
         Err(error) => {
             let summary = format!("{} cannot be looked at: {}", existing.display(), error.kind());
@@ -42,8 +42,8 @@ pub(super) fn examine(config: &Config) -> Check {
     }
 }
 
-fn judge(room: Room, max_bytes: u64, max_files: u64, path: &Path) -> Check {
-    let path = path.display();
+fn judge(room: Room, max_bytes: u64, max_files: u64, workspaces: &Path) -> Check {
+    let path = workspaces.display();
     let free = indicatif::HumanBytes(room.bytes);
     let inodes = room.inodes.unwrap_or(u64::MAX);
     let elsewhere = "or set agent.state_dir to a larger file system";
@@ -52,21 +52,21 @@ fn judge(room: Room, max_bytes: u64, max_files: u64, path: &Path) -> Check {
             .remedy("Mount it writable, or name another agent.state_dir.")
     } else if room.bytes < MIN_FREE_BYTES || inodes < MIN_FREE_INODES {
         let summary = match room.inodes {
-            Some(inodes) if inodes < MIN_FREE_INODES => format!("{inodes} inodes are free at {path}"),
-            _ => format!("{free} are free at {path}"),
+            Some(inodes) if inodes < MIN_FREE_INODES => format!("{inodes} inodes are free for {path}"),
+            _ => format!("{free} are free for {path}"),
         };
         Check::new(NAME, Mark::Failed, summary)
             .remedy(format!("Remove workspaces that nobody needs any more below {path}, {elsewhere}."))
     } else if room.bytes < max_bytes || inodes < max_files {
         let summary = if room.bytes < max_bytes {
-            format!("{free} are free at {path}, and one clone may take {}", indicatif::HumanBytes(max_bytes))
+            format!("{free} are free for {path}, and one clone may take {}", indicatif::HumanBytes(max_bytes))
         } else {
-            format!("{inodes} inodes are free at {path}, and one clone may take {max_files}")
+            format!("{inodes} inodes are free for {path}, and one clone may take {max_files}")
         };
         Check::new(NAME, Mark::Warned, summary)
             .remedy(format!("Make room, lower limits.bytes and limits.files to what there is, {elsewhere}."))
     } else {
-        Check::new(NAME, Mark::Passed, format!("{free} are free at {path}"))
+        Check::new(NAME, Mark::Passed, format!("{free} are free for {path}"))
     };
     check.fact("path", path.to_string()).fact("free_bytes", room.bytes).fact("free_inodes", room.inodes)
 }

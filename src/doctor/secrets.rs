@@ -42,7 +42,7 @@ pub(super) async fn plan(config: &Config, tools: &Tools, only: Option<&str>) -> 
 }
 
 /// The credentials that a test of the server uses.
-fn used_by(server: &Server) -> Vec<&str> {
+pub(super) fn used_by(server: &Server) -> Vec<&str> {
     server.credential.as_deref().into_iter().collect()
 }
 

@@ -3,25 +3,29 @@
 //! Servers with the same credential are tested one after another, and a credential that one of them has refused is
 //! not sent to the next: servers count, and accounts are locked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::secrets::used_by;
 use super::{Check, Examiner, Mark, SERVER_TIMEOUT};
 use crate::config::Server;
 use crate::git::{Control, Transfer};
 use crate::provider::Provider;
-use crate::report::{Code, Diagnosis, Stage, StageLog};
+use crate::report::{Code, Diagnosis, StageLog};
 use crate::task::connection_test::{Report, Request};
 use crate::task::{self, TargetSpec, TaskReport};
 
 /// How many servers are tested at once.
 const AT_ONCE: usize = 4;
+
+/// For each credential the server that has refused it. Who tests with a credential holds its lock meanwhile.
+type Refused<'a> = BTreeMap<&'a str, Mutex<Option<String>>>;
 
 /// Tests the servers of these names, and gives the checks back in the order of the names.
 pub(super) async fn examine(
@@ -30,59 +34,56 @@ pub(super) async fn examine(
     deadline: Instant,
     stop: &CancellationToken,
 ) -> Vec<Check> {
-    let mut groups: BTreeMap<String, Vec<&String>> = BTreeMap::new();
-    for name in names {
-        let server = examiner.config.servers.iter().find(|server| server.name == *name);
-        let credential = server.and_then(|server| server.credential.as_ref());
-        // No name of a credential has a colon.
-        let group = credential.map_or_else(|| format!("anonymous:{name}"), Clone::clone);
-        groups.entry(group).or_default().push(name);
-    }
+    let declared = &examiner.config.servers;
+    let credentials = declared.iter().flat_map(used_by);
+    let refused: Refused<'_> = credentials.map(|name| (name, Mutex::new(None))).collect();
     let slots = Semaphore::new(AT_ONCE);
-    let mut tests = FuturesUnordered::new();
-    for group in groups.into_values() {
-        tests.push(test_group(examiner, group, &slots, deadline, stop));
+    let mut tests = FuturesOrdered::new();
+    for name in names {
+        tests.push_back(examine_one(examiner, name, &refused, &slots, deadline, stop));
     }
-    let mut checks = BTreeMap::new();
-    while let Some(done) = tests.next().await {
-        checks.extend(done);
+    let mut checks = Vec::new();
+    while let Some(check) = tests.next().await {
+        checks.push(check);
     }
-    names.iter().filter_map(|name| checks.remove(name)).collect()
+    checks
 }
 
-async fn test_group(
+async fn examine_one(
     examiner: &Examiner,
-    names: Vec<&String>,
+    name: &str,
+    refused: &Refused<'_>,
     slots: &Semaphore,
     deadline: Instant,
     stop: &CancellationToken,
-) -> Vec<(String, Check)> {
-    // The semaphore is never closed, and without a permit the tests would only be more at once.
-    let _slot = slots.acquire().await;
-    let mut refused_by: Option<&String> = None;
-    let mut checks = Vec::new();
-    for name in names {
-        let check = match (examiner.config.servers.iter().find(|server| server.name == *name), refused_by) {
-            (None, _) => {
-                Check::new(label(name), Mark::Failed, "the daemon's configuration declares no such server")
-                    .remedy("Let it read the configuration: sudo systemctl restart sortie")
-            }
-            (Some(_), Some(by)) => {
-                let summary = format!("its credential was refused by {by} just now, and is not sent again");
-                Check::new(label(name), Mark::Skipped, summary)
-                    .remedy(format!("Mend the credential at {by} first."))
-            }
-            (Some(server), None) => {
-                let report = test(examiner, server, deadline, stop).await;
-                if is_credential_refused(&report) {
-                    refused_by = Some(name);
-                }
-                judge(server, &report)
-            }
-        };
-        checks.push((name.clone(), check));
+) -> Check {
+    let Some(server) = examiner.config.servers.iter().find(|server| server.name == name) else {
+        return Check::new(label(name), Mark::Failed, "the daemon's configuration declares no such server")
+            .remedy("Let it read the configuration: sudo systemctl restart sortie");
+    };
+    // In the order of their names, so that no two tests wait for each other.
+    let used: BTreeSet<_> = used_by(server).into_iter().collect();
+    let mut held = Vec::new();
+    for credential in used {
+        let Some(lock) = refused.get(credential) else { continue };
+        let lock = lock.lock().await;
+        if let Some(by) = lock.as_deref() {
+            let summary =
+                format!("its credential {credential} was refused by {by} just now, and is not sent again");
+            return Check::new(label(name), Mark::Skipped, summary)
+                .remedy(format!("Mend the credential {credential} first: see server:{by}."));
+        }
+        held.push(lock);
     }
-    checks
+    // The semaphore is never closed, and without a permit there would only be more tests at once.
+    let _slot = slots.acquire().await;
+    let report = test(examiner, server, deadline, stop).await;
+    if is_credential_refused(&report) {
+        for lock in &mut held {
+            **lock = Some(name.to_owned());
+        }
+    }
+    judge(server, &report)
 }
 
 fn label(name: &str) -> String {
@@ -106,19 +107,32 @@ async fn test(examiner: &Examiner, server: &Server, deadline: Instant, stop: &Ca
     task::connection_test::run(&request, &examiner.tools, &control, &StageLog::default()).await
 }
 
+/// Whether the server looked at the credential and said no.
 fn is_credential_refused(report: &Report) -> bool {
-    let loading = [Code::CredentialMissing, Code::CredentialUnreadable, Code::CredentialKindMismatch];
-    report
-        .diagnosis
-        .as_ref()
-        .is_some_and(|diagnosis| diagnosis.stage == Stage::Authenticate && !loading.contains(&diagnosis.code))
+    let code = report.diagnosis.as_ref().map(|diagnosis| diagnosis.code);
+    matches!(
+        code,
+        Some(
+            Code::PatRejected
+                | Code::PatExpired
+                | Code::PasswordRejected
+                | Code::BearerRejected
+                | Code::SshKeyRejected
+                | Code::SignInPage
+                | Code::BasicNotOffered
+                | Code::IisBasicConflict
+                | Code::AccountLocked
+                | Code::TwoFactorRequired
+                | Code::PolicyBlocksToken
+        )
+    )
 }
 
 fn judge(server: &Server, report: &Report) -> Check {
     let check = match &report.diagnosis {
-        Some(diagnosis) if is_base_of_plain_git(server, diagnosis) => {
+        Some(diagnosis) if is_no_repository(server, report, diagnosis) => {
             let summary =
-                format!("{} answers; git itself was not tried: its URL is no repository", report.target.url);
+                format!("{} answers; git itself was not tried: this is no repository", report.target.url);
             Check::new(label(&server.name), Mark::Warned, summary)
                 .remedy(format!("Name a repository: sortie test --server {} --repository PATH", server.name))
         }
@@ -162,10 +176,12 @@ fn with_remedies(check: Check, diagnosis: &Diagnosis) -> Check {
     diagnosis.remedies.iter().fold(check, |check, remedy| check.remedy(remedy.as_str()))
 }
 
-/// A plain git server has no account to ask for: below its base there are repositories, and the base is none.
-fn is_base_of_plain_git(server: &Server, diagnosis: &Diagnosis) -> bool {
-    let nothing_there = [Code::NotAGitServer, Code::RepositoryNotFoundOrDenied];
-    server.provider == Some(Provider::Git) && nothing_there.contains(&diagnosis.code)
+/// A plain git server has no account to ask for, and neither has SSH: whoever got as far as this was let in, and the
+/// base of a server is no repository.
+fn is_no_repository(server: &Server, report: &Report, diagnosis: &Diagnosis) -> bool {
+    let nothing_there = [Code::NotAGitServer, Code::RepositoryNotFoundOrDenied].contains(&diagnosis.code);
+    let is_ssh = report.target.url.starts_with("ssh://");
+    nothing_there && (is_ssh || server.provider == Some(Provider::Git))
 }
 
 /// Servers that nobody could test, because their secrets are the daemon's and it was not to be had.
