@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_FLAGS := --locked
 
-.PHONY: help demo test bench fuzz lint fmt deb image
+.PHONY: help demo test bench pictures fuzz lint fmt deb image
 
 help: ## List what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -42,6 +42,11 @@ fuzz: ## Feed each fuzz target for EACH=60 seconds with what a fuzzer thinks of
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 	        -- -max_total_time=$(or $(EACH),60) -max_len=4200 -timeout=10; \
 	done
+
+pictures: ## Draw the manual's pictures anew, from the real program on a terminal
+	@packaging/prerequisites.sh test
+	cargo build $(CARGO_FLAGS) --package sortie --bin sortie
+	cargo run $(CARGO_FLAGS) --package sortie --example pictures
 
 lint: ## Judge form, lints, documentation, dependencies and units
 	@.ci/lint

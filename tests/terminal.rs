@@ -45,7 +45,7 @@ fn stages_appear_while_they_run_and_leave_one_table() {
     assert_one_table(&terminal);
     let shown = terminal.shown();
     assert!(shown.contains("deadline_exceeded") && shown.contains("More: sortie explain"), "{shown}");
-    let colored = terminal.rows(NonZero::new(100).unwrap()).concat();
+    let colored = terminal.painted();
     assert!(colored.contains("\u{1b}[32m"), "the marks have their colors: {colored}");
 }
 

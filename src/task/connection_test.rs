@@ -52,7 +52,8 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     let (started_at, since) = (OffsetDateTime::now_utc(), Instant::now());
     let mut report = Report::new(&request.target, started_at);
     report.target.provider = request.provider;
-    let subject = Subject { url: report.target.url.clone(), ..Subject::default() };
+    let subject =
+        Subject { url: report.target.url.clone(), provider: request.provider, ..Subject::default() };
     let planned = Vec::new();
     let mut test = Test {
         request,
@@ -219,8 +220,7 @@ impl Test<'_> {
 
     fn warn(&mut self, code: Code, stage: Stage, seen: &str, remedies: Vec<String>) {
         self.log.warn_at(stage);
-        let warning = Diagnosis::new(code, stage, seen, remedies);
-        self.report.warnings.push(diagnose::advised(warning, self.subject.provider));
+        self.report.warnings.push(diagnose::advised(code, stage, seen, remedies, self.subject.provider));
     }
 
     /// Names the slowest stage of a test that succeeded, where it is unusual.

@@ -79,10 +79,16 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn set_server(&mut self, server: &Server) {
         let shown = |path: &std::path::PathBuf| path.display().to_string();
-        self.server = Some(server.name.clone());
+        // The command line declares a server under a name that no configuration can have.
+        self.server = Some(server.name.clone()).filter(|name| !name.contains(' '));
+        self.provider = self.provider.or(server.provider);
         self.web_url = (server.url.scheme() != Scheme::Ssh).then(|| server.url.to_string());
         self.known_hosts_file = server.known_hosts_file.as_ref().map(shown);
         self.ca_file = server.ca_file.as_ref().map(shown);
+    }
+
+    pub(super) fn set_credential(&mut self, name: &str) {
+        self.credential = Some(name.to_owned()).filter(|name| !name.contains(' '));
     }
 
     /// The table of the configuration that declares the server.
@@ -155,21 +161,31 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
     };
-    advised(Diagnosis::new(code, stage, seen.trim_end_matches('.'), remedies), subject.provider)
+    advised(code, stage, seen.trim_end_matches('.'), remedies, subject.provider)
 }
 
-/// Adds the one remedy that names the setting where it is made: on this kind of server, or else on this host.
-pub(super) fn advised(mut diagnosis: Diagnosis, provider: Option<Provider>) -> Diagnosis {
-    let entry = diagnosis.code.entry();
-    let (place, setting) = match provider {
-        Some(Provider::AzureDevops) if !entry.on_azure_devops.is_empty() => {
-            ("On Azure DevOps", entry.on_azure_devops)
-        }
-        Some(Provider::Gitlab) if !entry.on_gitlab.is_empty() => ("On GitLab", entry.on_gitlab),
-        _ => ("On the agent's host", entry.on_host),
+/// A diagnosis with one more remedy that names the setting where it is made: on this kind of server, after what is
+/// known of the very case; or else on this host, after all others.
+pub(super) fn advised(
+    code: Code,
+    stage: Stage,
+    seen: &str,
+    mut remedies: Vec<String>,
+    provider: Option<Provider>,
+) -> Diagnosis {
+    let entry = code.entry();
+    let on_server = match provider {
+        Some(Provider::AzureDevops) => ("On Azure DevOps", entry.on_azure_devops),
+        Some(Provider::Gitlab) => ("On GitLab", entry.on_gitlab),
+        Some(Provider::Git) | None => ("", ""),
     };
-    if !setting.is_empty() {
-        diagnosis.remedies.push(format!("{place}: {setting}"));
+    if !on_server.1.is_empty() {
+        remedies.push(format!("{}: {}", on_server.0, on_server.1));
+        return Diagnosis::new(code, stage, seen, remedies);
+    }
+    let mut diagnosis = Diagnosis::new(code, stage, seen, remedies);
+    if !entry.on_host.is_empty() {
+        diagnosis.remedies.push(format!("On the agent's host: {}", entry.on_host));
     }
     diagnosis
 }
@@ -183,7 +199,7 @@ pub fn control_plane(error: &DialError, url: &str, ca_file: Option<&std::path::P
         ..Subject::default()
     };
     let (code, seen, remedies) = connection::dial(error, &subject);
-    advised(Diagnosis::new(code, error.stage(), seen.trim_end_matches('.'), remedies), None)
+    advised(code, error.stage(), seen.trim_end_matches('.'), remedies, None)
 }
 
 fn cancelled(stage: Stage) -> Finding {

@@ -67,7 +67,7 @@ pub(super) async fn prepare(
     log.pass();
     let credential = match &name {
         Some(name) => {
-            subject.credential = Some(name.clone());
+            subject.set_credential(name);
             subject.kind = tools.credentials.kind(name);
             let loaded = until_stopped(control, tools.credentials.load(name)).await;
             Some(loaded.map_err(Failure::Stopped)?.map_err(Failure::Load)?)

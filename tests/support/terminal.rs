@@ -86,9 +86,19 @@ impl Terminal {
         rows.join("\n").trim_end().to_owned() + "\n"
     }
 
-    /// The rows with their colors, as escape codes.
-    pub fn rows(&self, columns: NonZero<u16>) -> Vec<String> {
-        lock(&self.screen).screen().rows_formatted(0, columns.get()).collect()
+    /// The same with its colors, as escape codes.
+    pub fn painted(&self) -> String {
+        let parser = lock(&self.screen);
+        let screen = parser.screen();
+        let columns = screen.size().1.get();
+        let rows = 0..ROWS.get();
+        let lines = rows.map(|row| {
+            let cells = (0..columns).filter_map(|column| screen.cell(row, column));
+            let cells = cells.filter(|cell| !cell.is_wide_continuation());
+            let line: String = cells.map(painted).collect();
+            line.trim_end().to_owned()
+        });
+        lines.collect::<Vec<_>>().join("\n").trim_end().to_owned() + "\n"
     }
 
     /// Every byte that came, escape codes and what was replaced since included.
@@ -138,6 +148,21 @@ impl Drop for Terminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// One character with its looks.
+fn painted(cell: &vt100::Cell) -> String {
+    let text = if cell.has_contents() { cell.contents() } else { " " };
+    let color = match cell.fgcolor() {
+        vt100::Color::Idx(color @ 0..8) => Some(format!("{}", 30 + u16::from(color))),
+        _ => None,
+    };
+    let weight = if cell.bold() { Some("1") } else { cell.dim().then_some("2") };
+    let codes: Vec<_> = color.as_deref().into_iter().chain(weight).collect();
+    if codes.is_empty() || text == " " {
+        return text.to_owned();
+    }
+    format!("\u{1b}[{}m{text}\u{1b}[0m", codes.join(";"))
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

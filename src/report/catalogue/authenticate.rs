@@ -13,7 +13,7 @@ pub(super) static PAT_REJECTED: Entry = Entry {
     ],
     seen: "Status 401 to the one request that carried the token, or the provider's documented answer for an unknown or revoked one. It was sent once and is not tried again.",
     why: "The token was cut off while it was copied, has expired, was revoked, or belongs to another server or organization. Azure DevOps gives the same empty 401 for a token that lacks the scope.",
-    on_azure_devops: "User settings → Personal access tokens: look at its status and expiry; a new one needs Scopes → Code (Read), and All accessible organizations or this very organization or collection.",
+    on_azure_devops: "User settings → Personal access tokens: look at its status and expiry. It needs Scopes → Code (Read), vso.code, for this very organization or collection; a token that is mistyped, has expired or lacks the scope is answered alike.",
     on_gitlab: "User settings → Access tokens (or Settings → Access tokens of the project or group): a token needs read_repository, and read_api for the API. A deploy token needs its own user name, gitlab+deploy-token-N, as username.",
     on_host: "Look at the length and the end of the secret's file (`wc -c FILE`); one line end is ignored, spaces and quotes are not.",
 };

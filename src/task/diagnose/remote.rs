@@ -232,7 +232,7 @@ fn refused(denied: &Denied, subject: &Subject) -> Finding {
             Denied::Expired => (Code::PatExpired, seen, vec![]),
             Denied::Revoked => (Code::PatRejected, "it was revoked".into(), vec![]),
             Denied::IisBasic => (Code::IisBasicConflict, seen, vec![]),
-            _ => (Code::PatRejected, seen, pat_remedies(subject)),
+            _ => (Code::PatRejected, seen, vec![]),
         },
     }
 }
@@ -250,23 +250,6 @@ fn password_remedies(subject: &Subject) -> Vec<String> {
                 .into(),
         ],
         Some(Provider::AzureDevops | Provider::Git) | None => vec![],
-    }
-}
-
-fn pat_remedies(subject: &Subject) -> Vec<String> {
-    match subject.provider {
-        // One empty 401 stands for all of these, so that only the user can tell them apart.
-        Some(Provider::AzureDevops) => vec![
-            "Azure DevOps answers alike to a token that is mistyped, has expired or lacks a scope: look it up under \
-             User settings, Personal access tokens; it needs Code (Read), vso.code, and an expiry in the future."
-                .into(),
-        ],
-        Some(Provider::Gitlab) => vec![
-            "Look it up under User settings, Access tokens; it needs read_repository, and read_api for the API."
-                .into(),
-            "A deploy token needs its own user name, gitlab+deploy-token-<n>, as the credential's username.".into(),
-        ],
-        Some(Provider::Git) | None => vec![],
     }
 }
 
