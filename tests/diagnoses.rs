@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sortie::credential::CredentialKind;
-use sortie::dial::{LookupError, Names};
+use sortie::dial::{LookupError, Names, ResolverProblem};
 use sortie::provider::{Provider, Scope};
 use stand_ins::{Authority, AzureDevOps, BadToken, CertificateKind, Fault, Gitlab, MissingScope};
 
@@ -116,6 +116,15 @@ async fn connections_that_do_not_come_about_are_told_apart() {
     let url = "https://git.example/web.git";
     let unnamed = Trial::of(Some(Provider::Git), url, url).names(Arc::new(NoNames));
     expect(&unnamed.run().await, "name_not_found", "resolve");
+    let unanswered = Trial::of(Some(Provider::Git), url, url).names(Arc::new(FailingNames));
+    expect(&unanswered.run().await, "resolver_failed", "resolve");
+    // The system has no way to a broadcast address for a connection.
+    let broadcast = "https://127.255.255.255/web.git";
+    expect(
+        &Trial::of(Some(Provider::Git), broadcast, broadcast).run().await,
+        "network_unreachable",
+        "connect",
+    );
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = format!("https://{}/web.git", listener.local_addr().unwrap());
     drop(listener);
@@ -126,6 +135,15 @@ async fn connections_that_do_not_come_about_are_told_apart() {
     loopback.request.target = sortie::task::TargetSpec::Url("https://git.example/x".into());
     let rebinding = loopback.names(Arc::new(Loopback));
     expect(&rebinding.run().await, "address_not_allowed", "resolve");
+}
+
+/// Gives no verdict, as a resolver whose servers are away.
+struct FailingNames;
+
+impl Names for FailingNames {
+    fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
+        Err(LookupError::Failed(ResolverProblem::Temporary))
+    }
 }
 
 /// Tells that every name is this host.

@@ -136,7 +136,7 @@ pub(super) static POLICY_BLOCKS_TOKEN: Entry = Entry {
 
 pub(super) static CREDENTIAL_MISSING: Entry = Entry {
     code: "credential_missing",
-    stages: &[Stage::Authenticate],
+    stages: &[Stage::Tls, Stage::Authenticate],
     cause: "The credential does not exist on the agent",
     remedies: &["Put the secret where the credential's configuration points, or correct the name."],
     seen: "The configuration has no [credentials.<name>] of that name, its source has nothing or is empty, or the server demands a credential and none is named.",
@@ -148,7 +148,7 @@ pub(super) static CREDENTIAL_MISSING: Entry = Entry {
 
 pub(super) static CREDENTIAL_UNREADABLE: Entry = Entry {
     code: "credential_unreadable",
-    stages: &[Stage::Authenticate],
+    stages: &[Stage::Tls, Stage::Authenticate],
     cause: "The source of the credential's secret failed",
     remedies: &["Check the file's owner and mode, or the source that the configuration names."],
     seen: "Reading the secret failed: the system's error number, a size over the limit, or content that is no text. The content is never shown.",

@@ -58,7 +58,7 @@ pub(super) static PROXY_UNREACHABLE: Entry = Entry {
     why: "The proxy moved, its port is another one, or a firewall keeps this host from it.",
     on_azure_devops: "",
     on_gitlab: "",
-    on_host: "Set proxy = \"http://host:port\" in [servers.<name>], or proxy = \"none\" where the server can be reached directly. For the service, `systemctl edit sortie` with [Service] Environment=HTTPS_PROXY=http://host:port.",
+    on_host: "Set proxy = \"http://host:port\" (or https://, socks5://, as the proxy speaks) in [servers.<name>], or proxy = \"none\" where the server can be reached directly. For the service, `systemctl edit sortie` with [Service] Environment=HTTPS_PROXY=http://host:port.",
 };
 
 pub(super) static PROXY_AUTH_REQUIRED: Entry = Entry {

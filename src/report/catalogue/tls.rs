@@ -5,7 +5,7 @@ use crate::report::Stage;
 
 pub(super) static NOT_TLS: Entry = Entry {
     code: "not_tls",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "What answers on that port does not speak TLS",
     remedies: &[
         "Check the port in the URL; https usually listens on 443.",
@@ -20,7 +20,7 @@ pub(super) static NOT_TLS: Entry = Entry {
 
 pub(super) static TLS_UNTRUSTED_ISSUER: Entry = Entry {
     code: "tls_untrusted_issuer",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server's certificate comes from an authority that this host does not trust",
     remedies: &[
         "Give the authority's certificate as ca_file of the server (--ca-file on the command line), or install it among the host's trusted roots.",
@@ -49,7 +49,7 @@ pub(super) static TLS_INTERCEPTED: Entry = Entry {
 
 pub(super) static TLS_INCOMPLETE_CHAIN: Entry = Entry {
     code: "tls_incomplete_chain",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server sends its certificate without the intermediate one that links it to a root",
     remedies: &[
         "Install the full chain on the server.",
@@ -64,7 +64,7 @@ pub(super) static TLS_INCOMPLETE_CHAIN: Entry = Entry {
 
 pub(super) static TLS_EXPIRED: Entry = Entry {
     code: "tls_expired",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server's certificate has expired",
     remedies: &[
         "Renew the certificate on the server.",
@@ -79,7 +79,7 @@ pub(super) static TLS_EXPIRED: Entry = Entry {
 
 pub(super) static TLS_NOT_YET_VALID: Entry = Entry {
     code: "tls_not_yet_valid",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server's certificate is not valid yet",
     remedies: &["Correct the clock of the agent's host, or the certificate of the server."],
     seen: "The certificate's first day, compared with this host's clock.",
@@ -91,7 +91,7 @@ pub(super) static TLS_NOT_YET_VALID: Entry = Entry {
 
 pub(super) static TLS_NAME_MISMATCH: Entry = Entry {
     code: "tls_name_mismatch",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server's certificate is made out to other names",
     remedies: &[
         "Use one of the certificate's names in the URL, or have the certificate issued for the name in use.",
@@ -105,7 +105,7 @@ pub(super) static TLS_NAME_MISMATCH: Entry = Entry {
 
 pub(super) static TLS_LEGACY_ONLY: Entry = Entry {
     code: "tls_legacy_only",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server and the agent have no TLS version or cipher suite in common",
     remedies: &[
         "Enable TLS 1.2 or newer with ECDHE and AES-GCM on the server (on Windows: the Schannel settings).",
@@ -119,7 +119,7 @@ pub(super) static TLS_LEGACY_ONLY: Entry = Entry {
 
 pub(super) static TLS_CLIENT_CERTIFICATE_REQUIRED: Entry = Entry {
     code: "tls_client_certificate_required",
-    stages: &[Stage::Tls],
+    stages: &[Stage::Proxy, Stage::Tls],
     cause: "The server demands a client certificate",
     remedies: &[
         "Give one: client_cert_file and client_key_file of the server in the configuration.",

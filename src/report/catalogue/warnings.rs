@@ -77,10 +77,10 @@ pub(super) static SLOW: Entry = Entry {
 
 pub(super) static CLOCK_OFFSET: Entry = Entry {
     code: "clock_offset",
-    stages: &[Stage::Identify],
+    stages: &[Stage::Identify, Stage::References],
     cause: "The clocks of the server and of the agent's host differ",
     remedies: &["Synchronize the clock of the agent's host, or that of the server."],
-    seen: "The header Date of the server's first answer, compared with this host's clock.",
+    seen: "The header Date of the server's answers, with Age where a cache gave them, compared with this host's clock: more than 60 s. The fact clock_offset_seconds is positive where the server is ahead.",
     why: "No time server is configured or reachable, or a virtual machine was restored. Certificates and tokens are then judged by a wrong date.",
     on_azure_devops: "On the Windows server: `w32tm /query /status`.",
     on_gitlab: "On the server: `timedatectl`.",

@@ -231,3 +231,27 @@ pub(super) fn http(error: &HttpError, subject: &Subject) -> Finding {
         HttpError::BadRequest => (Code::Internal, seen, vec![]),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_in_question_comes_with_this_hosts_clock_and_what_is_known_of_it() {
+        let expired =
+            DialError::Expired { subject: "CN=git".into(), not_after: "2020-01-01T00:00:00Z".into() };
+        let told = |clock| {
+            let (code, seen, remedies) = tls(&expired, &Subject { clock, ..Subject::default() });
+            assert_eq!(code, Code::TlsExpired);
+            (seen, remedies)
+        };
+        let (seen, remedies) = told(None);
+        assert!(seen.contains("the clock of this host says 2") && remedies.is_empty(), "{seen}");
+        let offset = |seconds| Some(ClockOffset { source: "sortie.example.com:443".into(), seconds });
+        let (seen, remedies) = told(offset(2));
+        assert!(seen.contains("2 s behind that of sortie.example.com:443") && remedies.is_empty(), "{seen}");
+        let (_, remedies) = told(offset(-86_400));
+        assert!(remedies[0].contains("86400 s ahead of that of sortie.example.com:443"), "{remedies:?}");
+    }
+}
