@@ -38,6 +38,7 @@ bench: ## Measure against git, and the daemon against its own limits
 	cargo bench $(CARGO_FLAGS) --bench bench
 
 fuzz: ## Feed each fuzz target for EACH=60 seconds with what a fuzzer thinks of
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo install --locked cargo-fuzz" >&2; exit 1; }
 	for target in $$(sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml); do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 	        -- -max_total_time=$(or $(EACH),60) -max_len=4200 -timeout=10; \

@@ -42,6 +42,7 @@ setpriv util-linux
 LIST
     [ "$purpose" = test ] && return
     cat <<'LIST'
+g++ g++
 systemd-analyze systemd
 dpkg-shlibdeps dpkg-dev
 LIST

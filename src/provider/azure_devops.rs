@@ -249,7 +249,9 @@ fn names_in(answer: &Answer) -> Option<Vec<String>> {
 
 fn first_of(json: &Value, place: &Place, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
     let usable = json.get("value")?.as_array()?.iter().filter(|json| read_repository(json).is_ok());
-    let mut places = usable.filter_map(|json| {
+    // An empty repository proves least, so that it comes last.
+    let (filled, empty): (Vec<_>, Vec<_>) = usable.partition(|json| text(json, "defaultBranch").is_some());
+    let mut places = filled.into_iter().chain(empty).filter_map(|json| {
         // The list of one project holds its own repositories; the spelling of its name is the operator's.
         let project = match place.project() {
             Some(project) => Place::decoded(project),
@@ -285,6 +287,7 @@ fn user_of(answer: &Answer) -> Option<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::provider::Scope;
 
     #[test]
     fn a_repository_that_is_not_wanted_is_passed_over() {
@@ -299,6 +302,21 @@ mod tests {
         assert_eq!(first("Shop").unwrap().names(), "Shop/web");
         assert_eq!(first("tools").unwrap().names(), "tools/x");
         assert_eq!(first("nope"), None);
+    }
+
+    #[test]
+    fn an_empty_repository_is_read_where_there_is_no_other_and_a_disabled_one_never() {
+        let url = crate::remote_url::RemoteUrl::parse("https://ado.corp/Coll/Shop").unwrap();
+        let place = Place::parse(&url, None, Some(Scope::Project));
+        let empty = serde_json::json!({"name": "empty"});
+        let old = serde_json::json!({"name": "old", "defaultBranch": "refs/heads/main", "isDisabled": true});
+        let web = serde_json::json!({"name": "web", "defaultBranch": "refs/heads/main"});
+        let first = |list: &[&Value]| {
+            first_of(&serde_json::json!({ "value": list }), &place, |_| true).map(|place| place.names())
+        };
+        assert_eq!(first(&[&empty, &old, &web]).as_deref(), Some("Shop/web"));
+        assert_eq!(first(&[&old, &empty]).as_deref(), Some("Shop/empty"));
+        assert_eq!(first(&[&old]), None);
     }
 
     #[test]

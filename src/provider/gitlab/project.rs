@@ -199,10 +199,13 @@ async fn moved(api: &Api, place: &Place, answer: &Answer) -> ProviderError {
     ProviderError::RepositoryMoved { to: named.map(|path| place.with_repository(&path).shown()) }
 }
 
-/// A group's list holds projects of other groups as well, where these share them with it.
+/// A group's list holds projects of other groups as well, where these share them with it. An empty repository
+/// proves least, and an archived one is nobody's daily work, so that these come last.
 fn first_of(json: &Value, place: &Place, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
-    let usable = json.as_array()?.iter().filter(|json| read_project(json).is_ok());
-    let paths = usable.filter_map(|json| name(json, "path_with_namespace"));
+    let read = json.as_array()?.iter().filter_map(|json| Some((read_project(json).ok()?, json)));
+    let mut usable: Vec<_> = read.collect();
+    usable.sort_by_key(|(project, _)| (project.default_branch.is_none(), project.is_archived));
+    let paths = usable.into_iter().filter_map(|(_, json)| name(json, "path_with_namespace"));
     paths.map(|path| place.with_repository(&path)).find(wanted)
 }
 
@@ -242,6 +245,22 @@ mod tests {
         assert_eq!(level(json!({"project_access": access(20), "group_access": null})), Some(20));
         assert_eq!(level(json!({"project_access": null, "group_access": null})), None);
         assert_eq!(level(Value::Null), None);
+    }
+
+    #[test]
+    fn an_empty_or_archived_project_is_read_where_there_is_no_other_and_a_disabled_one_never() {
+        let url = crate::remote_url::RemoteUrl::parse("https://gl.corp/shop").unwrap();
+        let place = Place::parse(&url, "", None).unwrap();
+        let empty = json!({"path_with_namespace": "shop/empty", "default_branch": null});
+        let old = json!({"path_with_namespace": "shop/old", "default_branch": "main", "archived": true});
+        let off = json!({"path_with_namespace": "shop/off", "default_branch": "main",
+                         "repository_access_level": "disabled"});
+        let web = json!({"path_with_namespace": "shop/web", "default_branch": "main"});
+        let first = |list: &[&Value]| first_of(&json!(list), &place, |_| true).map(|found| found.full_path());
+        assert_eq!(first(&[&off, &empty, &old, &web]).as_deref(), Some("shop/web"));
+        assert_eq!(first(&[&off, &empty, &old]).as_deref(), Some("shop/old"));
+        assert_eq!(first(&[&off, &empty]).as_deref(), Some("shop/empty"));
+        assert_eq!(first(&[&off]), None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::{Finding, Subject};
 use crate::credential::{CredentialKind, LoadError};
 use crate::policy::{NotDeclared, Refusal};
-use crate::remote_url::UrlError;
+use crate::provider::{Provider, Scope, azure_devops, detect, gitlab};
+use crate::remote_url::{RemoteUrl, Scheme, UrlError};
 use crate::report::Code;
 use crate::task::target::TargetError;
 
@@ -115,7 +116,27 @@ pub(super) fn load(error: &LoadError, subject: &Subject) -> Finding {
 pub(super) fn kind_mismatch(subject: &Subject) -> Finding {
     let kind = subject.kind.map_or("unknown", CredentialKind::as_str);
     let seen = format!("a credential of the kind {kind} for {}", subject.url);
-    (Code::CredentialKindMismatch, seen, vec![])
+    let remedy = by_other_way(subject).map(|url| format!("With this credential the URL is {url}."));
+    (Code::CredentialKindMismatch, seen, remedy.into_iter().collect())
+}
+
+/// The URL of the same repository for SSH where this one is for HTTPS, and the other way around, where it is known
+/// whose grammar it follows.
+fn by_other_way(subject: &Subject) -> Option<String> {
+    let url = RemoteUrl::parse(&subject.url).ok()?;
+    let scope = Some(Scope::Repository);
+    let (https, ssh) = match subject.provider.or_else(|| detect::by_shape(&url))? {
+        Provider::AzureDevops => {
+            let place = azure_devops::Place::parse(&url, None, scope);
+            (place.canonical_https(), place.canonical_ssh())
+        }
+        Provider::Gitlab => {
+            let place = gitlab::Place::parse(&url, "", scope)?;
+            (place.canonical_https(), place.canonical_ssh())
+        }
+        Provider::Git => return None,
+    };
+    if url.scheme() == Scheme::Ssh { Some(https.to_string()) } else { ssh }
 }
 
 pub(super) fn no_credential(subject: &Subject) -> Finding {
@@ -126,4 +147,27 @@ pub(super) fn no_credential(subject: &Subject) -> Finding {
         subject.table()
     );
     (Code::CredentialMissing, seen, vec![remedy])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_of_the_wrong_kind_is_told_the_url_that_it_is_for() {
+        let other = |url: &str| by_other_way(&Subject { url: url.to_owned(), ..Subject::default() });
+        let cases = [
+            (
+                "https://dev.azure.com/org/My%20Shop/_git/web",
+                Some("git@ssh.dev.azure.com:v3/org/My%20Shop/web"),
+            ),
+            ("ssh://ssh.dev.azure.com/v3/org/Shop/web", Some("https://dev.azure.com/org/Shop/_git/web")),
+            ("ssh://ado.corp/tfs/Coll/Shop/_git/web", Some("https://ado.corp/tfs/Coll/Shop/_git/web")),
+            ("https://gitlab.com/group/sub/web", Some("ssh://git@gitlab.com/group/sub/web.git")),
+            ("https://git.corp/web", None),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(other(url).as_deref(), expected, "{url}");
+        }
+    }
 }
