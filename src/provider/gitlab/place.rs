@@ -231,6 +231,10 @@ mod tests {
             ("https://gl.corp/gitlab", "/gitlab", "", Scope::Account),
             ("https://gl.corp", "", "", Scope::Account),
             ("https://gl.corp/group/web/-/tree/main", "", "group/web", Scope::Repository),
+            ("https://gl.corp/groups/group/sub/-/issues", "", "group/sub", Scope::Account),
+            ("https://gl.corp/group/web/blob/main/a.git", "", "group/web", Scope::Repository),
+            ("https://gl.corp/group/tree/web", "", "group/tree/web", Scope::Repository),
+            ("https://gl.corp/gitlab/users/sign_in", "/gitlab", "", Scope::Account),
             ("git@gl.corp:group/web.git", "/gitlab", "group/web", Scope::Repository),
             ("ssh://git@gl.corp:2222/group/web.git", "", "group/web", Scope::Repository),
         ];
