@@ -90,6 +90,10 @@ const GITLAB: [Call; 9] = [
 /// The route of a call of Azure DevOps: what follows the collection. A project alone may stand in front.
 fn azure_route(path: &str) -> Option<String> {
     let (head, call) = path.split_once("/_apis").map(|(head, call)| (head, format!("_apis{call}")))?;
+    // Whatever could be a collection is asked whether it is one, below a virtual directory too.
+    if call.starts_with("_apis/connectionData") {
+        return Some(call);
+    }
     let names: Vec<&str> = head.split('/').filter(|name| !name.is_empty() && *name != "tfs").collect();
     Some(names.get(1).map_or(call.clone(), |project| format!("{project}/{call}")))
 }

@@ -255,3 +255,12 @@ fn a_query_is_dropped_where_a_page_has_it_and_refused_everywhere_else() {
         assert_eq!(error, Err(sortie::remote_url::UrlError::QueryOrFragment), "{text}");
     }
 }
+
+/// Among them is what fuzzing has found.
+#[test]
+fn the_seeds_of_the_fuzzer_hold() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/url");
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        invariants::check(&String::from_utf8_lossy(&std::fs::read(seed.unwrap().path()).unwrap()));
+    }
+}

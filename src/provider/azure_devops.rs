@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_empty_repository_is_read_where_there_is_no_other_and_a_disabled_one_never() {
-        let url = crate::remote_url::RemoteUrl::parse("https://ado.corp/Coll/Shop").unwrap();
+        let url = RemoteUrl::parse("https://ado.corp/Coll/Shop").unwrap();
         let place = Place::parse(&url, None, Some(Scope::Project));
         let empty = serde_json::json!({"name": "empty"});
         let old = serde_json::json!({"name": "old", "defaultBranch": "refs/heads/main", "isDisabled": true});

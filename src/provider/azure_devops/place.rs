@@ -36,6 +36,13 @@ pub struct Place {
     is_v3: bool,
 }
 
+/// The two ways to a repository.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Https,
+    Ssh,
+}
+
 /// Two places are one if they are printed alike: however they were spelled, and wherever the cloud edition
 /// was asked for them.
 impl PartialEq for Place {
@@ -68,8 +75,10 @@ impl Place {
         let (names, rest) = segments.split_at(keyword.unwrap_or(segments.len()));
         // What follows a repository is a page about it: its branches, a commit, a pull request.
         let is_git = rest.first().is_some_and(|keyword| is_git_keyword(keyword) || is_variant(keyword));
-        let repository =
-            if is_git { rest[1..].iter().copied().find(|segment| !is_variant(segment)) } else { None };
+        // No repository and no project has a name that begins like a keyword.
+        let after = if is_git { &rest[1..] } else { &[] };
+        let repository = after.iter().copied().find(|segment| !is_variant(segment));
+        let repository = repository.filter(|name| !name.starts_with('_'));
         let declared = base.filter(|base| base.contains(url) && base.path() != url.path());
         let declared = declared.map(|base| base.segments().len()).filter(|length| *length > 0);
         let collection = collection_length(url.host(), names, declared, scope, repository.is_some());
@@ -105,7 +114,7 @@ impl Place {
     /// The place by HTTPS in its canonical form, and by HTTP where it was read from a URL for that. A server's
     /// port for SSH says nothing about its port for HTTPS, which is then the scheme's own.
     pub fn canonical_https(&self) -> RemoteUrl {
-        let (site, collection) = match self.organization() {
+        let (site, collection) = match self.organization_by(Way::Https) {
             Some(organization) => {
                 (RemoteUrl::at_host(Scheme::Https, CLOUD_HTTPS), format!("/{organization}"))
             }
@@ -121,7 +130,7 @@ impl Place {
     /// is no repository.
     pub fn canonical_ssh(&self) -> Option<String> {
         let (project, repository) = (self.project()?, self.repository()?);
-        if let Some(organization) = self.organization() {
+        if let Some(organization) = self.organization_by(Way::Ssh) {
             return Some(format!("git@{CLOUD_SSH}:v3/{organization}/{project}/{repository}"));
         }
         let site = match self.url.scheme() {
@@ -134,12 +143,19 @@ impl Place {
         Some(format!("{}{}{}", site.origin(), self.collection, self.below_collection()))
     }
 
-    /// The organization, percent-encoded, on the cloud edition and at its usual ports.
+    /// The organization where the canonical form is that of the cloud edition: not where the URL itself asks for
+    /// another port of its host, or for no TLS.
+    fn organization_by(&self, way: Way) -> Option<String> {
+        let scheme = self.url.scheme();
+        let is_same_way = (scheme == Scheme::Ssh) == (way == Way::Ssh);
+        let is_usual = scheme != Scheme::Http && self.url.port() == scheme.default_port();
+        if is_same_way && !is_usual { None } else { self.organization() }
+    }
+
+    /// The organization, percent-encoded, on a host of the cloud edition.
     fn organization(&self) -> Option<String> {
         let host = self.url.host();
-        let is_usual =
-            self.url.scheme() != Scheme::Http && self.url.port() == self.url.scheme().default_port();
-        if !is_cloud_host(host) || !is_usual {
+        if !is_cloud_host(host) {
             return None;
         }
         let in_path = self.collection.trim_start_matches('/');
@@ -149,7 +165,8 @@ impl Place {
                 Some(in_path.to_owned())
             }
             Some(_) if host == OLD_CLOUD_SSH => {
-                self.url.user().map(|user| utf8_percent_encode(user, SEGMENT).to_string())
+                let user = self.url.user().filter(|_| self.url.scheme() == Scheme::Ssh);
+                user.map(|user| utf8_percent_encode(user, SEGMENT).to_string())
             }
             Some(organization) => Some(organization.to_owned()),
             None => Some(in_path.to_owned()).filter(|name| !name.is_empty()),

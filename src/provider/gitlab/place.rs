@@ -24,7 +24,7 @@ const PAGE_MARK: &str = "-";
 const OLD_PAGES: [&str; 6] = ["blame", "blob", "commits", "raw", "tree", "wikis"];
 
 /// The first segments of GitLab's own pages, which are no groups: no group may have such a name.
-const OWN_PAGES: [&str; 6] = ["admin", "dashboard", "explore", "help", "search", "users"];
+const OWN_PAGES: [&str; 7] = ["admin", "dashboard", "explore", GROUP_PAGES, "help", "search", "users"];
 
 /// The first segment of pages about groups, which stands before the group's path.
 const GROUP_PAGES: &str = "groups";
@@ -70,7 +70,8 @@ impl Place {
         let below = url.path().strip_prefix(&root).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
         let mut segments: Vec<&str> = below.split('/').filter(|segment| !segment.is_empty()).collect();
         let is_page_of_group = segments.len() > 1 && segments[0] == GROUP_PAGES;
-        if is_page_of_group {
+        // No group is named so: what is left must not look like such a page again.
+        while segments.len() > 1 && segments[0] == GROUP_PAGES {
             segments.remove(0);
         }
         segments.truncate(length_before_pages(&segments));

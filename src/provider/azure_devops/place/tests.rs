@@ -59,6 +59,7 @@ fn every_form_of_a_url_is_read() {
         ("org@vs-ssh.visualstudio.com:v3/org/Shop/web", None, place("/org", "Shop", "web")),
         ("https://ado.corp/Coll/Shop/_git/web/pullrequest/3", None, place("/Coll", "Shop", "web")),
         ("https://ado.corp/Coll/Shop/_optimized/web", None, place("/Coll", "Shop", "web")),
+        ("https://ado.corp/Coll/Shop/_git/_apis", None, place("/Coll", "Shop", "")),
         ("ssh://ado.corp/v3/Shop/_git/web", None, place("/v3", "Shop", "web")),
         ("ssh://org@org.visualstudio.com:22/Shop/_ssh/web", None, place("", "Shop", "web")),
         ("ssh://ado.corp:22/Coll/Shop/_git/web", None, place("/Coll", "Shop", "web")),
