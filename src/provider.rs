@@ -12,7 +12,7 @@ pub mod rest;
 
 pub use error::{Denied, ProviderError};
 
-use crate::remote_url::RemoteUrl;
+use crate::remote_url::{RemoteUrl, Scheme};
 
 /// The kind of a git server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +93,15 @@ impl Place {
             Self::AzureDevops(place) => place.scope(),
             Self::Gitlab(place) => place.scope(),
             Self::Git(_) => Scope::Repository,
+        }
+    }
+
+    /// The place by HTTPS, whatever the scheme of the URL that it was read from.
+    pub fn canonical_https(&self) -> RemoteUrl {
+        match self {
+            Self::AzureDevops(place) => place.canonical_https(),
+            Self::Gitlab(place) => place.canonical_https(),
+            Self::Git(url) => RemoteUrl::at_host(Scheme::Https, url.host()).with_path(url.path()),
         }
     }
 

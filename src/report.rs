@@ -256,6 +256,17 @@ impl StageLog {
         }
     }
 
+    /// Ends the stage that runs as passed, and takes out that stage or later ones: a second way to the same target
+    /// goes through some of them again.
+    pub fn take_from(&self, stage: Stage) -> Vec<StageRecord> {
+        let mut inner = self.lock();
+        inner.end(Status::Passed);
+        let (taken, kept) =
+            std::mem::take(&mut inner.ended).into_iter().partition(|record| record.stage >= stage);
+        inner.ended = kept;
+        taken
+    }
+
     /// The stage that runs.
     pub fn running(&self) -> Option<Stage> {
         self.lock().running.as_ref().map(|(stage, ..)| *stage)

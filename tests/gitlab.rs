@@ -39,6 +39,7 @@ impl Scene {
             .with_user("ada", "password-canary")
             .with_pat("ada", "glpat-read", &READ)
             .with_pat("ada", "glpat-api", &["api"])
+            .with_pat("ada", "glpat-git", &["read_repository"])
             .with_pat("ada", "glpat-root", &["api", "sudo", "write_repository", "self_rotate"])
             .with_token(token("project", &READ).of_kind(TokenKind::Project))
             .with_token(token("group", &READ).of_kind(TokenKind::Group))
@@ -147,8 +148,16 @@ async fn capabilities_follow_from_scopes_and_access_level() {
             (&set_status.into(), &manage_hooks.into()),
             "{token} {path}"
         );
-        assert_eq!(capabilities["read_code"], "yes");
+        assert_eq!(
+            (&capabilities["read_code"], &capabilities["read_projects"]),
+            (&"yes".into(), &"yes".into())
+        );
     }
+    let by_git_alone =
+        scene.on(WEB).secret(CredentialKind::Password, Some("ada"), "password-canary").run().await;
+    assert_eq!(by_git_alone.0["capabilities"]["read_projects"], "unknown", "{:#}", by_git_alone.0);
+    let for_git_alone = scene.by("glpat-git", WEB).await;
+    assert_eq!(for_git_alone.0["capabilities"]["read_projects"], "no", "{:#}", for_git_alone.0);
     let before_self = Scene::with(Gitlab { version: "15.4.0".into(), ..Gitlab::default() });
     let outcome = before_self.by("glpat-read", WEB).await;
     assert_eq!(outcome.0["capabilities"]["set_status"], "unknown", "{:#}", outcome.0);

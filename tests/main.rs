@@ -1,6 +1,7 @@
 //! End-to-end and integration tests: one binary, one file per capability. `support` holds the rigs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod api_credential;
 mod bad_input;
 mod broken_answers;
 mod catalogue;

@@ -77,6 +77,24 @@ impl Trial {
         self.secret_file(kind, username, file, None)
     }
 
+    /// Asks REST with this access token, which git does not use.
+    pub(crate) fn api_pat(self, token: &str) -> Self {
+        let file = self.directory.path().join("api-token");
+        crate::support::process::write_private(&file, token).expect("the token's file");
+        let secret = SecretSource::File(file);
+        let kind = CredentialKind::Pat;
+        let source = CredentialSource { kind, username: None, secret, passphrase: None, strict_modes: true };
+        self.api_credential(source)
+    }
+
+    /// Asks REST with this credential, which git does not use.
+    pub(crate) fn api_credential(mut self, source: CredentialSource) -> Self {
+        const NAME: &str = "rest";
+        self.credentials.insert(NAME.to_owned(), source);
+        self.server.api_credential = Some(NAME.to_owned());
+        self
+    }
+
     /// Uses this access token.
     pub(crate) fn pat(self, token: &str) -> Self {
         self.secret(CredentialKind::Pat, None, token)

@@ -17,12 +17,16 @@ use crate::dial::{Door, ProxyEnvironment};
 use crate::git::Limits;
 use crate::policy::Policy;
 use crate::provider::Provider;
+use crate::provider::detect::{self, Known};
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::secret::Secret;
 use crate::task::{TargetSpec, Tools};
 
 /// The name of a server or a credential that the command line declares. No configuration can have it.
 pub(super) const COMMAND_LINE: &str = "command line";
+
+/// The name of the credential for REST that the command line declares.
+const COMMAND_LINE_API: &str = "command line, for REST";
 
 /// The most seconds of a deadline.
 const MAX_DEADLINE_SECONDS: f64 = 86_400.0;
@@ -77,6 +81,9 @@ pub(super) struct AccessArgs {
     /// A file with the passphrase of --ssh-key
     #[arg(long, value_name = "F", requires = "ssh_key")]
     passphrase_file: Option<PathBuf>,
+    /// A file with an access token for REST, beside --ssh-key or --password-file; git does not use it
+    #[arg(long, value_name = "F")]
+    api_pat_file: Option<PathBuf>,
     /// The SSH host keys that are known [default: ~/.ssh/known_hosts]
     #[arg(long, value_name = "F")]
     known_hosts: Option<PathBuf>,
@@ -151,6 +158,9 @@ impl AccessArgs {
         let credential = self.credential(&target);
         let name = credential.as_ref().map(|_| COMMAND_LINE.to_owned());
         declared.credentials.extend(credential.map(|source| (COMMAND_LINE.to_owned(), source)));
+        declared
+            .credentials
+            .extend(self.api_credential().map(|source| (COMMAND_LINE_API.to_owned(), source)));
         for server in &mut declared.servers {
             self.override_server(server);
         }
@@ -201,9 +211,14 @@ impl AccessArgs {
     /// The URL is the declaration: its host and port, at any path. Plain http is never declared so.
     fn declared_by_url(&self, text: &str) -> Declared {
         let url = RemoteUrl::parse(text).ok().filter(|url| url.scheme() != Scheme::Http);
-        let server = url.map(|url| Server {
-            allow_loopback: true,
-            ..Server::new(COMMAND_LINE, self.provider.map(Into::into), url.with_path(""))
+        let provider = self.provider.map(Into::into);
+        let server = url.map(|url| {
+            // A token for REST declares the same host by HTTPS along with what SSH leads to.
+            let rest = (url.scheme() == Scheme::Ssh && self.api_pat_file.is_some())
+                .then(|| rest_base(&url, provider));
+            let ssh = rest.as_ref().map(|_| url.with_path(""));
+            let base = rest.unwrap_or_else(|| url.with_path(""));
+            Server { allow_loopback: true, ssh, ..Server::new(COMMAND_LINE, provider, base) }
         });
         Declared {
             servers: server.into_iter().collect(),
@@ -216,6 +231,9 @@ impl AccessArgs {
     /// What the command line says goes before what the configuration says.
     fn override_server(&self, server: &mut Server) {
         server.credentials.push(COMMAND_LINE.to_owned());
+        if self.api_pat_file.is_some() {
+            server.api_credential = Some(COMMAND_LINE_API.to_owned());
+        }
         if self.known_hosts.is_some() || server.known_hosts_file.is_none() {
             server.known_hosts_file = self.known_hosts.clone().or_else(own_known_hosts);
         }
@@ -237,6 +255,12 @@ impl AccessArgs {
                 Err(expected) => usage(&format!("--proxy expects {expected}")),
             },
         }
+    }
+
+    fn api_credential(&self) -> Option<CredentialSource> {
+        let secret = SecretSource::File(self.api_pat_file.clone()?);
+        let kind = CredentialKind::Pat;
+        Some(CredentialSource { kind, username: None, secret, passphrase: None, strict_modes: true })
     }
 
     fn credential(&self, target: &TargetSpec) -> Option<CredentialSource> {
@@ -270,6 +294,12 @@ impl AccessArgs {
             strict_modes: true,
         })
     }
+}
+
+/// Where the REST interface of a URL for SSH is: at the same host by HTTPS, or at the cloud edition's own.
+fn rest_base(url: &RemoteUrl, provider: Option<Provider>) -> RemoteUrl {
+    let known = Known { url, base: None, provider, scope: None };
+    detect::over_ssh(known).canonical_https().with_path("")
 }
 
 pub(super) fn deadline(text: &str) -> Result<Duration, String> {

@@ -17,6 +17,7 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 Examples:
   sortie test https://ado.corp.example/DefaultCollection/Shop/_git/web --provider azure-devops --pat-file pat.txt
   sortie test git@gitlab.corp.example:shop/web.git --ssh-key ~/.ssh/id_ed25519
+  sortie test git@gitlab.corp.example:shop/web.git --ssh-key ~/.ssh/id_ed25519 --api-pat-file pat.txt
   sortie test --server ado --project Shop --repository web --json
   sortie test --server ado --project Shop --repository web --markdown > ticket.md")]
 pub(super) struct TestArgs {

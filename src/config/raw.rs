@@ -50,6 +50,7 @@ pub(super) struct RawServer {
     pub(super) ssh: Option<String>,
     pub(super) credential: Option<String>,
     pub(super) credentials: Vec<String>,
+    pub(super) api_credential: Option<String>,
     pub(super) known_hosts_file: Option<PathBuf>,
     pub(super) host_keys: Vec<String>,
     pub(super) ca_file: Option<PathBuf>,
@@ -128,6 +129,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "ssh",
             "credential",
             "credentials",
+            "api_credential",
             "known_hosts_file",
             "host_keys",
             "ca_file",
@@ -156,7 +158,7 @@ const SECRET_KEYS: &[&str] = &["file", "env", "systemd"];
 /// accepted and does nothing is worse than none.
 pub(super) const LATER_KEYS: &[(&str, &[&str])] = &[
     ("control_plane", &["trusted_signers"]),
-    ("servers.*", &["api_credential", "tasks"]),
+    ("servers.*", &["tasks"]),
     ("credentials.*.secret", &["vault"]),
     ("credentials.*.passphrase", &["vault"]),
     ("health", &["listen"]),

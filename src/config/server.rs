@@ -22,6 +22,9 @@ pub struct Server {
     pub credential: Option<String>,
     /// The other credentials that a task may name.
     pub credentials: Vec<String>,
+    /// The credential for REST where that of git is none for it: beside an SSH key or a password. A task may
+    /// name it for git only where it is listed above as well.
+    pub api_credential: Option<String>,
     /// Keys of the SSH hosts that are known, in addition to `host_keys`.
     pub known_hosts_file: Option<PathBuf>,
     /// Host keys of its SSH that are pinned in the configuration itself.
@@ -49,6 +52,7 @@ impl Server {
             ssh: None,
             credential: None,
             credentials: Vec::new(),
+            api_credential: None,
             known_hosts_file: None,
             host_keys: Vec::new(),
             ca_file: None,

@@ -62,6 +62,7 @@ fn server(server: &Server, config: &Config) -> Value {
         "ssh": server.ssh.as_ref().map(ToString::to_string),
         "credential": server.credential,
         "credentials": server.credentials,
+        "api_credential": server.api_credential,
         "known_hosts_file": server.known_hosts_file,
         "host_keys": server.host_keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "ca_file": server.ca_file,

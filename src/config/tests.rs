@@ -69,6 +69,21 @@ fn host_keys_are_pinned_by_key_and_by_fingerprint() {
 }
 
 #[test]
+fn a_credential_for_rest_is_a_token_that_is_declared() {
+    let with = |credential: &str, more: &str| {
+        let key = format!("credential = \"ado_pat\"\napi_credential = \"{credential}\"");
+        GOOD.replace("credential = \"ado_pat\"", &key) + more
+    };
+    let key = "[credentials.key]\nkind = \"ssh-key\"\nsecret = { env = \"KEY\" }";
+    let config = load(&with("ado_pat", "")).unwrap();
+    assert_eq!(config.servers[0].api_credential.as_deref(), Some("ado_pat"));
+    assert!(config.show().contains("api_credential"));
+    assert!(problem(&with("ado_pta", "")).contains("is `ado_pat` meant?"));
+    let problem = problem(&with("key", key));
+    assert!(problem.contains("servers.ado.api_credential") && problem.contains("pat or bearer"), "{problem}");
+}
+
+#[test]
 fn the_environment_changes_what_files_declare() {
     let url = [("SORTIE__SERVERS__ADO__URL", "https://new.example/x"), ("SORTIE__AGENT__MAX_TASKS", "8")];
     let config = load_with(GOOD, &url).unwrap();

@@ -152,13 +152,13 @@ fn server(
     }
     let ssh = raw.ssh.map(|text| ssh_url(&key("ssh"), &text)).transpose()?;
     for used in raw.credential.iter().chain(&raw.credentials) {
-        if !credentials.contains_key(used) {
-            let near = nearest(used, credentials.keys().map(String::as_str));
-            let near = near.map(|near| format!(" (is `{near}` meant?)")).unwrap_or_default();
-            return Err(invalid(
-                key("credential"),
-                format!("the name of a table [credentials.<name>]{near}"),
-            ));
+        declared_credential(&key("credential"), used, credentials)?;
+    }
+    if let Some(used) = &raw.api_credential {
+        let key = key("api_credential");
+        let kind = declared_credential(&key, used, credentials)?.kind;
+        if !matches!(kind, CredentialKind::Pat | CredentialKind::Bearer) {
+            return Err(invalid(key, "a credential of the kind pat or bearer: REST takes no other"));
         }
     }
     let path = |part: &str, path: Option<PathBuf>| path.map(|path| absolute(&key(part), &path)).transpose();
@@ -166,6 +166,7 @@ fn server(
         ssh,
         credential: raw.credential,
         credentials: raw.credentials,
+        api_credential: raw.api_credential,
         known_hosts_file: path("known_hosts_file", raw.known_hosts_file)?,
         host_keys: raw.host_keys.iter().map(|text| pin(&key("host_keys"), text)).collect::<Result<_, _>>()?,
         ca_file: path("ca_file", raw.ca_file)?,
@@ -184,6 +185,18 @@ fn server(
 
 fn pin(key: &str, text: &str) -> Result<Pin, ConfigError> {
     Pin::parse(text).ok_or_else(|| invalid(key, "lines like ssh-ed25519 AAAA…, SHA256:… or ssh-rsa SHA256:…"))
+}
+
+fn declared_credential<'a>(
+    key: &str,
+    used: &str,
+    credentials: &'a BTreeMap<String, CredentialSource>,
+) -> Result<&'a CredentialSource, ConfigError> {
+    credentials.get(used).ok_or_else(|| {
+        let near = nearest(used, credentials.keys().map(String::as_str));
+        let near = near.map(|near| format!(" (is `{near}` meant?)")).unwrap_or_default();
+        invalid(key, format!("the name of a table [credentials.<name>]{near}"))
+    })
 }
 
 fn ssh_url(key: &str, text: &str) -> Result<RemoteUrl, ConfigError> {

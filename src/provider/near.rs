@@ -6,15 +6,26 @@ const MAX_NEAR: usize = 3;
 /// How alike two names must be, between 0 and 1.
 const NEAR_ENOUGH: f64 = 0.8;
 
-/// Those of `names` that are like `wanted`, the most alike first. Case does not count.
+/// How alike two paths are of which only the last parts are the same.
+const SAME_LAST_PART: f64 = 0.9;
+
+/// Those of `names` that are like `wanted` and not the same, the most alike first. Case does not count, and a path
+/// that ends in the same name is alike wherever it is.
 pub fn near(wanted: &str, names: &[String]) -> Vec<String> {
-    let lowered = wanted.to_lowercase();
-    let mut scored: Vec<(f64, &String)> = names
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&lowered, &name.to_lowercase()), name))
+    let wanted = wanted.to_lowercase();
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let likeness = |name: &str| {
+        let same_last_part = if last(name) == last(&wanted) { SAME_LAST_PART } else { 0.0 };
+        strsim::jaro_winkler(&wanted, name).max(same_last_part)
+    };
+    let lowered =
+        names.iter().map(|name| (name.to_lowercase(), name)).filter(|(lowered, _)| *lowered != wanted);
+    let mut scored: Vec<(f64, &String)> = lowered
+        .map(|(lowered, name)| (likeness(&lowered), name))
         .filter(|(score, _)| *score >= NEAR_ENOUGH)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    scored.dedup();
     scored.into_iter().take(MAX_NEAR).map(|(_, name)| name.clone()).collect()
 }
 
@@ -27,5 +38,8 @@ mod tests {
         let names = ["Tools", "Shop", "Shops", "Website"].map(str::to_owned);
         assert_eq!(near("shpo", &names), ["Shop", "Shops"]);
         assert_eq!(near("zzz", &names), Vec::<String>::new());
+        let paths =
+            ["zoo/web", "shop/sub/wbe", "Shop/sub/web", "shop/sub/wbe", "zoo/lion"].map(str::to_owned);
+        assert_eq!(near("shop/sub/web", &paths), ["shop/sub/wbe", "zoo/web"]);
     }
 }

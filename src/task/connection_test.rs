@@ -4,6 +4,7 @@
 //! refused is not sent again: the test ends there.
 
 mod azure_devops;
+mod beside;
 mod channel;
 mod gitlab;
 mod https;
@@ -22,7 +23,7 @@ use super::{TargetSpec, Tools, stages};
 use crate::git::{self, Advertisement, Control, Remote};
 use crate::provider::rest::{MAX_TEXT_CHARS, shown};
 use crate::provider::{Place, Provider, ProviderError, Scope};
-use crate::report::{Code, Diagnosis, Stage, StageLog};
+use crate::report::{Code, Stage, StageLog, StageRecord};
 
 pub use channel::CLOCK_WARNING_SECONDS;
 pub use report::{
@@ -67,6 +68,8 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
         list_too_long: false,
         api_accepted: false,
         refused: Vec::new(),
+        refused_beside: None,
+        other_way: Vec::new(),
     };
     // Everything that a test may come to lives in this future, and whoever runs it need not carry its size.
     let outcome = Box::pin(test.work()).await;
@@ -91,6 +94,10 @@ struct Test<'a> {
     api_accepted: bool,
     /// What the API refused to the credential that it had accepted.
     refused: Vec<Refused>,
+    /// Why the API was of no use beside git with a credential of its own.
+    refused_beside: Option<beside::RefusedBeside>,
+    /// The stages of the API where git goes another way.
+    other_way: Vec<StageRecord>,
 }
 
 /// A call that was refused to somebody who is signed in.
@@ -216,10 +223,14 @@ impl Test<'_> {
             let remedy = refused.scopes.first().map(|scope| format!("The scope for it is {scope}."));
             self.warn(Code::ApiRefused, refused.stage, &seen, remedy.into_iter().collect());
         }
+        if let Some(refused) = self.refused_beside.take() {
+            self.warn(Code::ApiRefused, refused.stage, &refused.reason, refused.remedies);
+        }
     }
 
     fn warn(&mut self, code: Code, stage: Stage, seen: &str, remedies: Vec<String>) {
         self.log.warn_at(stage);
+        self.warn_other_way(stage);
         self.report.warnings.push(diagnose::advised(code, stage, seen, remedies, self.subject.provider));
     }
 
@@ -250,6 +261,7 @@ impl Test<'_> {
                 }
             }
         }
+        self.report.stages = stages::with_other_way(self.report.stages, self.other_way);
         self.report.duration = since.elapsed();
         self.report
     }

@@ -87,6 +87,17 @@ pub(super) async fn prepare(
     }
 }
 
+/// Loads the credential for REST that the operator declared beside that of git; `None` where there is none.
+pub(super) async fn api_credential(
+    server: &Server,
+    tools: &Tools,
+    control: &Control,
+) -> Result<Option<Credential>, Failure> {
+    let Some(name) = &server.api_credential else { return Ok(None) };
+    let loaded = until_stopped(control, tools.credentials.load(name)).await;
+    loaded.map_err(Failure::Stopped)?.map_err(Failure::Load).map(Some)
+}
+
 /// The `Authorization` header for git over HTTP.
 fn git_authorization(provider: Provider, credential: Option<&Credential>) -> Option<Secret> {
     let credential = credential?;

@@ -37,6 +37,27 @@ pub(super) fn succeeded(log: &StageLog) -> Vec<StageRecord> {
     log.records()
 }
 
+/// Puts what was recorded on another way to the same target among the stages, up to the one that failed. Where
+/// both ways went through a stage it stands once, with the facts of both.
+pub(super) fn with_other_way(mut stages: Vec<StageRecord>, other_way: Vec<StageRecord>) -> Vec<StageRecord> {
+    let failed = stages.iter().find(|record| record.status == Status::Failed).map(|record| record.stage);
+    for other in other_way.into_iter().filter(|other| failed.is_none_or(|failed| other.stage <= failed)) {
+        let Some(own) = stages.iter_mut().find(|own| own.stage == other.stage) else {
+            stages.push(other);
+            continue;
+        };
+        own.duration += other.duration;
+        if own.status == Status::Passed && other.status == Status::Warned {
+            own.status = Status::Warned;
+        }
+        for (name, value) in other.facts {
+            own.facts.entry(name).or_insert(value);
+        }
+    }
+    stages.sort_by_key(|record| record.stage);
+    stages
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +97,34 @@ mod tests {
         ];
         assert_eq!(seen(&records), expected);
         assert_eq!(records[1].facts["status"], 401);
+    }
+
+    #[test]
+    fn what_another_way_recorded_stands_among_the_stages_up_to_the_failure() {
+        let log = StageLog::default();
+        for stage in [Stage::Policy, Stage::Identify, Stage::Authenticate, Stage::Repository] {
+            log.begin(stage);
+        }
+        log.fact("repository", "shop/web");
+        let other_way = log.take_from(Stage::Resolve);
+        for stage in [Stage::Connect, Stage::HostKey, Stage::Authenticate, Stage::Repository] {
+            log.begin(stage);
+        }
+        let all = with_other_way(succeeded(&log), other_way.clone());
+        let stages: Vec<_> = all.iter().map(|record| record.stage).collect();
+        let expected = [
+            Stage::Policy,
+            Stage::Connect,
+            Stage::HostKey,
+            Stage::Identify,
+            Stage::Authenticate,
+            Stage::Repository,
+        ];
+        assert_eq!(stages, expected);
+        assert_eq!(all[5].facts["repository"], "shop/web");
+        let cut = StageLog::default();
+        cut.begin(Stage::Connect);
+        let failed = with_other_way(failed(&cut, Stage::Connect, &[Stage::Identify]), other_way);
+        assert_eq!(seen(&failed), [(Stage::Connect, Status::Failed), (Stage::Identify, Status::Skipped)]);
     }
 }

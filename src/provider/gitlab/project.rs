@@ -7,16 +7,11 @@ use super::Place;
 use super::answers::judge;
 use crate::dial::HttpError;
 use crate::provider::ProviderError;
+use crate::provider::near::near;
 use crate::provider::rest::{Answer, Api, name, text};
 
 /// Entries a page, at the most that the server gives.
 const PER_PAGE: usize = 100;
-
-/// How alike a name must be to be offered, by Jaro and Winkler.
-const NEAR_ENOUGH: f64 = 0.8;
-
-/// How many names are offered.
-const MAX_NEAR: usize = 5;
 
 /// A project as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,12 +144,12 @@ async fn near_projects(api: &Api, place: &Place) -> Vec<String> {
         listed(api, &same_name, "path_with_namespace"),
         listed(api, &same_group, "path_with_namespace")
     );
-    most_alike(&wanted, elsewhere.into_iter().chain(beside))
+    near(&wanted, &[elsewhere, beside].concat())
 }
 
 async fn near_groups(api: &Api, wanted: &str, place: &Place) -> Vec<String> {
     let call = place.api(&format!("groups?per_page={PER_PAGE}"));
-    most_alike(wanted, listed(api, &call, "full_path").await.into_iter())
+    near(wanted, &listed(api, &call, "full_path").await)
 }
 
 /// One field of each entry of a list, or nothing.
@@ -165,23 +160,6 @@ async fn listed(api: &Api, call: &str, field: &str) -> Vec<String> {
     };
     let Some(Value::Array(entries)) = json else { return Vec::new() };
     entries.iter().filter_map(|entry| name(entry, field)).collect()
-}
-
-/// The names that are like the wanted one, the most alike first. One that is the same in its last part counts
-/// as alike wherever it is.
-fn most_alike(wanted: &str, candidates: impl Iterator<Item = String>) -> Vec<String> {
-    let wanted = wanted.to_lowercase();
-    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let likeness = |candidate: &str| {
-        let candidate = candidate.to_lowercase();
-        let same_last_part = if last(&candidate) == last(&wanted) { 0.9 } else { 0.0 };
-        strsim::jaro_winkler(&wanted, &candidate).max(same_last_part)
-    };
-    let mut scored: Vec<_> = candidates.map(|path| (likeness(&path), path)).collect();
-    scored.retain(|(score, path)| *score >= NEAR_ENOUGH && path.to_lowercase() != wanted);
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    scored.dedup_by(|a, b| a.1 == b.1);
-    scored.into_iter().take(MAX_NEAR).map(|(_, path)| path).collect()
 }
 
 /// The new path of a project, from the call that the server's redirect names. The redirect is read and not
@@ -274,15 +252,5 @@ mod tests {
         };
         assert_eq!(listed(&["other/secret", "shop/web"]).as_deref(), Some("shop/web"));
         assert_eq!(listed(&["other/secret"]), None);
-    }
-
-    #[test]
-    fn names_are_offered_that_are_alike() {
-        let near =
-            |candidates: &[&str]| most_alike("shop/sub/web", candidates.iter().map(ToString::to_string));
-        assert_eq!(near(&["Shop/sub/web", "zoo/lion"]), Vec::<String>::new());
-        assert_eq!(near(&["zoo/web", "shop/sub/wbe", "shop/sub/wbe"]), ["shop/sub/wbe", "zoo/web"]);
-        let many: Vec<_> = (0..20).map(|number| format!("shop/sub/web{number}")).collect();
-        assert_eq!(most_alike("shop/sub/web", many.into_iter()).len(), MAX_NEAR);
     }
 }

@@ -104,9 +104,9 @@ pub(super) static API_REFUSED: Entry = Entry {
     stages: &[Stage::Identify, Stage::Authenticate, Stage::Authorize, Stage::Repository],
     cause: "Git works, but the server's API refuses this credential",
     remedies: &["Give the token a scope for the API (vso.project, read_api), if the API is needed."],
-    seen: "A call of the API was refused, and git read the repository with the same credential afterwards.",
-    why: "The token was made for git alone. Clones work; statuses, webhooks and lists of repositories do not.",
+    seen: "A call of the API was refused, and git read the repository with the same credential afterwards, or with its own beside api_credential.",
+    why: "The token was made for git alone, or the one for REST does not work. Clones work; statuses, webhooks and lists of repositories do not.",
     on_azure_devops: "User settings → Personal access tokens → Edit → Scopes: add Project and Team (Read).",
-    on_gitlab: "Make a token with read_api beside read_repository. Deploy tokens never get the API.",
-    on_host: "",
+    on_gitlab: "Make a token with read_api beside read_repository. Tokens of deployments and of jobs never get the API.",
+    on_host: "Where git uses an SSH key, a password or a deploy token, give REST a token of its own: api_credential in [servers.<name>], or --api-pat-file.",
 };

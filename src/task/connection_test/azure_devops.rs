@@ -31,6 +31,13 @@ struct SignedIn {
     release: Release,
 }
 
+/// What the API told: the place to read by git, and its repository where the API shows it.
+struct Told {
+    server: SignedIn,
+    place: Place,
+    repository: Option<Repository>,
+}
+
 impl Test<'_> {
     pub(super) async fn azure_devops(
         &mut self,
@@ -39,27 +46,47 @@ impl Test<'_> {
         credential: Option<&Credential>,
         greeting: &Greeting,
     ) -> Result<(), Failure> {
-        let header = credential.and_then(|known| known.git_authorization(Provider::AzureDevops.token_user()));
-        let Some(header) = header else {
+        let Some(known) = credential else {
             return self.azure_without_credential(client, &place).await;
         };
-        let api = Api::with_credential(client.clone(), AUTHORIZATION, header);
+        let asked = self.azure_ask(client, place, known, greeting).await?;
+        let place = AnyPlace::AzureDevops(asked.place.clone());
+        let read = self.git_after_api(client, &place, SCOPE_CODE, credential);
+        let (read, permissions) = with_courtesy(read, asked.permissions()).await;
+        self.take_azure_permissions(permissions.flatten());
+        read
+    }
+
+    /// The stages of the API, where git has a credential of its own. The place that comes back is the one to read
+    /// by git.
+    pub(super) async fn azure_api(
+        &mut self,
+        client: &HttpClient,
+        place: Place,
+        credential: &Credential,
+        greeting: &Greeting,
+    ) -> Result<Place, Failure> {
+        let asked = self.azure_ask(client, place, credential, greeting).await?;
+        let ((), permissions) = with_courtesy(std::future::ready(()), asked.permissions()).await;
+        self.take_azure_permissions(permissions.flatten());
+        Ok(asked.place)
+    }
+
+    async fn azure_ask(
+        &mut self,
+        client: &HttpClient,
+        place: Place,
+        credential: &Credential,
+        greeting: &Greeting,
+    ) -> Result<Told, Failure> {
+        let header = credential.git_authorization(Provider::AzureDevops.token_user());
+        let api = Api::with_credential(client.clone(), AUTHORIZATION, header.ok_or(Failure::KindMismatch)?);
         let anonymous = Api::anonymous(client.clone());
         let server = self.azure_sign_in(api, anonymous, &place, greeting).await?;
         let mut own_urls = server.connection.own_urls.clone();
         let (place, repository) = self.azure_place_to_read(&server, place, &mut own_urls).await?;
         self.warn_about_own_urls(&own_urls);
-        let identifiers = repository.and_then(|repository| repository.identifiers);
-        let version = server.release.api_version();
-        let asked = async {
-            let identifiers = identifiers.as_ref()?;
-            Some(azure_devops::permissions(&server.api, &place, version.as_deref(), identifiers).await)
-        };
-        let any_place = AnyPlace::AzureDevops(place.clone());
-        let read = self.git_after_api(client, &any_place, SCOPE_CODE, credential);
-        let (read, permissions) = with_courtesy(read, asked).await;
-        self.take_azure_permissions(permissions.flatten());
-        read
+        Ok(Told { server, place, repository })
     }
 
     /// A public project can be read by git without any credential; its API is not needed for that.
@@ -183,6 +210,16 @@ impl Test<'_> {
 struct Asked<T> {
     answer: Result<T, ProviderError>,
     trace: crate::provider::rest::Trace,
+}
+
+impl Told {
+    /// What the server says of the user's permissions on the repository.
+    async fn permissions(&self) -> Option<Permissions> {
+        let identifiers = self.repository.as_ref()?.identifiers.as_ref()?;
+        let version = self.server.release.api_version();
+        let api = &self.server.api;
+        Some(azure_devops::permissions(api, &self.place, version.as_deref(), identifiers).await)
+    }
 }
 
 impl SignedIn {

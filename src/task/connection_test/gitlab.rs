@@ -199,6 +199,12 @@ impl Test<'_> {
         token: &TokenFacts,
         found: Option<Result<Found, ProviderError>>,
     ) -> Result<Place, Failure> {
+        self.report.capabilities.read_projects = match &found {
+            Some(Ok(_)) => Capability::Yes,
+            Some(Err(error)) if error.is_forbidden() => Capability::No,
+            Some(Err(_)) => Capability::Unknown,
+            None => Capability::No,
+        };
         if place.scope() == Scope::Repository {
             let Some(found) = found else {
                 let scopes = vec![SCOPE_READ.to_owned()];

@@ -2,11 +2,11 @@
 
 use super::Test;
 use super::reach::Declared;
-use crate::credential::Credential;
+use crate::credential::{Credential, CredentialKind};
 use crate::dial::HttpClient;
 use crate::provider::detect::{self, Identified, Known};
 use crate::provider::rest::Api;
-use crate::provider::{Place, Provider, Scope, azure_devops};
+use crate::provider::{Place, Provider, Scope, azure_devops, gitlab};
 use crate::remote_url::Scheme;
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
@@ -24,7 +24,16 @@ impl Test<'_> {
         let identified = self.identify(&client, &target, known_provider).await?;
         self.plan(target.url.scheme(), Some(identified.place.provider()), credential.is_some());
         self.set_place(&identified.place);
-        self.declared = Some(Declared { server: target.server, place: identified.place.clone() });
+        self.declared = Some(Declared { server: target.server.clone(), place: identified.place.clone() });
+        if wants_rest_beside(identified.place.provider(), credential.as_ref())
+            && let Some(beside) = self.api_credential(&target.server).await?
+        {
+            self.plan(target.url.scheme(), Some(identified.place.provider()), true);
+            let asked = Box::pin(self.ask_beside(&client, identified.clone(), &beside)).await?;
+            if let Some(place) = asked {
+                return self.git_after_api(&client, &place, "", credential.as_ref()).await;
+            }
+        }
         match identified.place.clone() {
             Place::AzureDevops(place) => {
                 self.azure_devops(&client, place, credential.as_ref(), &identified.greeting).await
@@ -67,7 +76,7 @@ impl Test<'_> {
     }
 
     /// Finds out what answers there. A plain git server by the operator's word has nothing to be asked.
-    async fn identify(
+    pub(super) async fn identify(
         &mut self,
         client: &HttpClient,
         target: &Target,
@@ -138,5 +147,15 @@ impl Test<'_> {
         let seen =
             if self.list_too_long { "the list of repositories was too long to choose from" } else { "" };
         self.warn(Code::GitNotTried, stage, seen, vec![]);
+    }
+}
+
+/// Whether a credential of its own for REST has a use beside that of git.
+fn wants_rest_beside(provider: Provider, credential: Option<&Credential>) -> bool {
+    match (provider, credential) {
+        (Provider::Git, _) => false,
+        (_, None) => true,
+        (Provider::Gitlab, Some(credential)) if gitlab::git_only_kind(credential).is_some() => true,
+        (_, Some(credential)) => credential.kind() == CredentialKind::Password,
     }
 }

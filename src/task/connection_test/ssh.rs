@@ -1,12 +1,13 @@
-//! A test over SSH: git itself is all that there is to ask.
+//! A test over SSH: git itself, and REST beside it where there is a credential for that.
 
 use super::Test;
 use crate::git::{Access, Remote};
 use crate::provider::detect::{self, Known};
-use crate::provider::{Provider, azure_devops, gitlab};
+use crate::provider::{Place, Provider, azure_devops, gitlab};
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
 use crate::task::login::{Prepared, ssh_remote};
+use crate::task::target::Target;
 
 /// What applies to SSH. The proxy's stage is recorded where there is one.
 const STAGES: [Stage; 7] = [
@@ -33,6 +34,7 @@ impl Test<'_> {
             self.subject.provider = None;
         }
         let Some(key) = credential else { return Err(Failure::NoCredential) };
+        let asked = self.rest_beside(&target, &place, provider).await?;
         // Whatever the form of the path, only the server can say what it leads to.
         let url = place.git_url().unwrap_or_else(|| target.url.clone());
         let host = target.url.host();
@@ -46,14 +48,33 @@ impl Test<'_> {
             self.judge_host(&remote);
             self.take_greeting(&remote, place.provider());
         }
-        outcome
+        Self::more_telling(outcome, asked)
+    }
+
+    /// REST beside SSH, where there is a credential for it. The failure inside counts after git has been asked.
+    async fn rest_beside(
+        &mut self,
+        target: &Target,
+        place: &Place,
+        provider: Option<Provider>,
+    ) -> Result<Result<(), Failure>, Failure> {
+        if provider == Some(Provider::Git) {
+            return Ok(Ok(()));
+        }
+        let Some(credential) = self.api_credential(&target.server).await? else { return Ok(Ok(())) };
+        self.planned.extend([Stage::Identify, Stage::Authorize]);
+        self.planned.sort();
+        let asked = Box::pin(self.ask_beside_ssh(target, place, &credential)).await;
+        if let Err(Failure::Stopped(_)) = asked { asked.map(Ok) } else { Ok(asked) }
     }
 
     /// Who the server takes us for, where it says so.
     fn take_greeting(&mut self, remote: &Remote, provider: Provider) {
         let Access::Ssh(login) = &remote.access else { return };
-        if provider == Provider::Gitlab {
-            self.report.identity = login.seen.greeting.get().and_then(|said| gitlab::welcomed(said));
+        let said = login.seen.greeting.get().filter(|_| provider == Provider::Gitlab);
+        // The API may have told whose token it has; git's own user is the one that counts.
+        if let Some(name) = said.and_then(|said| gitlab::welcomed(said)) {
+            self.report.identity = Some(name);
         }
     }
 
