@@ -100,8 +100,9 @@ fn a_healthy_agent_passes_and_its_daemon_tries_the_credentials_of_the_unit() {
     let scene = Scene::small();
     let control_plane = ControlPlane::start();
     let (plan, _credentials) = unit_agent(&scene);
-    let spare = "[credentials.spare]\nkind = \"pat\"\nsecret = { systemd = \"no-such\" }\n";
-    let agent = plan.with_toml(spare).start(&control_plane);
+    let spare = "[credentials.spare]\nkind = \"pat\"\nsecret = { systemd = \"no-such\" }\n\
+                 [credentials.variable]\nkind = \"pat\"\nsecret = { env = \"SPARE_PAT\" }\n";
+    let agent = plan.with_toml(spare).with_env("SPARE_PAT", "glpat-spare").start(&control_plane);
     let output = doctor(agent.config(), &["--json"]);
     let report = output.json();
     let names: Vec<_> =
@@ -115,6 +116,7 @@ fn a_healthy_agent_passes_and_its_daemon_tries_the_credentials_of_the_unit() {
         "proxy",
         "control_plane",
         "credential:spare",
+        "credential:variable",
         "server:lab",
         "disk",
         "limits",
@@ -133,6 +135,8 @@ fn a_healthy_agent_passes_and_its_daemon_tries_the_credentials_of_the_unit() {
         (&json!("daemon"), &json!("sortie.report.v1"))
     );
     assert_eq!(server["report"]["outcome"], "succeeded", "{server:#}");
+    let variable = check(&report, "credential:variable");
+    assert_eq!((&variable["status"], &variable["facts"]["seen_by"]), (&json!("passed"), &json!("daemon")));
     // The one thing that is wrong is what is to be done first.
     assert_eq!(status(&report, "credential:spare"), "failed");
     assert_eq!(

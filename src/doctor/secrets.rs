@@ -33,7 +33,7 @@ pub(super) async fn plan(config: &Config, tools: &Tools, only: Option<&str>) -> 
     }
     if only.is_none() {
         for name in config.credentials.keys().filter(|name| !tested.contains(name.as_str())) {
-            let is_daemons = matches!(tools.credentials.load(name).await, Err(error) if is_daemons(&error));
+            let is_daemons = credential_is_daemons(name, config, tools).await;
             let list = if is_daemons { &mut plan.spare_by_daemon } else { &mut plan.spare_here };
             list.push(name.clone());
         }
@@ -48,22 +48,32 @@ pub(super) fn used_by(server: &Server) -> Vec<&str> {
 
 async fn needs_daemon(server: &Server, config: &Config, tools: &Tools) -> bool {
     for name in used_by(server) {
-        if matches!(tools.credentials.load(name).await, Err(error) if is_daemons(&error)) {
+        if credential_is_daemons(name, config, tools).await {
             return true;
         }
     }
     match config.proxy_secrets.get(&server.name) {
-        Some(source) => matches!(load_secret(source).await, Err(error) if is_daemons(&error)),
+        Some(source) => matches!(load_secret(source).await, Err(error) if is_daemons(&error, &[source])),
         None => false,
     }
 }
 
+async fn credential_is_daemons(name: &str, config: &Config, tools: &Tools) -> bool {
+    let Some(declared) = config.credentials.get(name) else { return false };
+    let sources: Vec<_> =
+        [Some(&declared.secret), declared.passphrase.as_ref()].into_iter().flatten().collect();
+    matches!(tools.credentials.load(name).await, Err(error) if is_daemons(&error, &sources))
+}
+
 /// Whether the daemon may have what cannot be had here: a credential of its unit, a file of its user, a variable of
 /// its own environment.
-fn is_daemons(error: &LoadError) -> bool {
+fn is_daemons(error: &LoadError, sources: &[&SecretSource]) -> bool {
     match error {
         LoadError::OutsideOfUnit { .. } => true,
         LoadError::Unreadable { kind, .. } => *kind == ErrorKind::PermissionDenied,
+        LoadError::Missing { .. } => {
+            sources.iter().any(|source| matches!(source, SecretSource::Environment(_)))
+        }
         _ => false,
     }
 }
