@@ -11,10 +11,12 @@ use sortie::secret::Secret;
 use stand_ins::{Authority, CertificateKind};
 
 use crate::connection_test::{AZURE_PAT, Lab};
+use crate::support::binary::sortie;
 use crate::support::control_plane::{ControlPlane, secret_file};
+use crate::support::process::write_private;
 use crate::support::proxy::{Interceptor, Proxy, Socks, TlsProxy};
 use crate::support::repository::SampleRepository;
-use crate::support::scene::Scene;
+use crate::support::scene::{PAT, Scene};
 use crate::support::sshd::{Key, KeyKind, Sshd};
 use crate::trial::{Outcome, Trial};
 
@@ -148,6 +150,34 @@ fn the_line_to_the_control_plane_goes_through_socks_and_https_proxies() {
     assert!(socks.log().contains(&port), "{}", socks.log());
 }
 
+#[test]
+fn the_flags_of_the_command_line_lead_a_test_and_a_clone_through_proxies() {
+    let scene = Scene::small();
+    let secured = TlsProxy::start(&scene.authority, CertificateKind::Valid, USER, PASSWORD);
+    let socks = Socks::start(Some((USER, PASSWORD)));
+    let ca = scene.authority.ca_file().display().to_string();
+    let (pat, login) = (scene.scratch().join("pat"), scene.scratch().join("login"));
+    write_private(&pat, PAT).unwrap();
+    write_private(&login, &format!("{USER}:{PASSWORD}\n")).unwrap();
+    let (pat, login) = (pat.display().to_string(), login.display().to_string());
+    let common =
+        ["--provider", "gitlab", "--pat-file", &pat, "--ca-file", &ca, "--proxy-auth-file", &login, "--json"];
+    let url = scene.url();
+    let proxy = format!("https://127.0.0.1:{}", secured.port());
+    let by_https = ["test", &url, "--proxy", &proxy, "--proxy-ca-file", &ca];
+    let output = sortie(by_https.iter().chain(&common));
+    assert_eq!(output.status, Some(0), "{output:?}");
+    assert!(!secured.inner.tunnels().is_empty());
+    let proxy = format!("socks5h://127.0.0.1:{}", socks.port());
+    let output = sortie(["clone", &url, "copy", "--proxy", &proxy].iter().chain(&common));
+    assert_eq!(output.status, Some(0), "{output:?}");
+    assert!(socks.log().contains("127.0.0.1"), "{}", socks.log());
+    assert!(!format!("{output:?}").contains(PASSWORD));
+    for wrong in [&["--proxy", "socks4://127.0.0.1:1"][..], &["--client-cert-file", &ca]] {
+        assert_eq!(sortie(["test", &url].iter().chain(wrong)).status, Some(2), "{wrong:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_proxy_refuses_is_told_apart() {
     let lab = Lab::start();
@@ -194,6 +224,7 @@ async fn what_a_socks_proxy_meets_behind_itself_is_the_targets() {
     let outcome = trial.run().await;
     expect(&outcome, "connection_refused", "connect");
     assert!(outcome.stages("passed").contains(&"proxy"), "{:#}", outcome.0);
+    assert_eq!(outcome.facts("proxy")["reply"], "refused");
     let remedy = outcome.0["diagnosis"]["remedies"][0].as_str().unwrap();
     assert!(remedy.contains(&format!("127.0.0.1:{}", socks.port())), "{remedy}");
 }

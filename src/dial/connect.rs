@@ -143,6 +143,11 @@ async fn connect_through(
         }
         ProxyKind::Socks5 => {
             let opened = socks::open(tcp, destination, proxy).await;
+            match &opened {
+                Err(DialError::ProxyRefused { reply, .. }) => log.fact("reply", reply.to_string()),
+                Err(DialError::BehindProxy { problem, .. }) => log.fact("reply", code(*problem)),
+                _ => {}
+            }
             if let Err(error @ DialError::BehindProxy { .. }) = opened {
                 // The proxy did its work; what it met is the target's.
                 log.begin(Stage::Connect);
