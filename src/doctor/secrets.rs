@@ -43,7 +43,7 @@ pub(super) async fn plan(config: &Config, tools: &Tools, only: Option<&str>) -> 
 
 /// The credentials that a test of the server uses.
 pub(super) fn used_by(server: &Server) -> Vec<&str> {
-    server.credential.as_deref().into_iter().collect()
+    server.credential.iter().chain(&server.api_credential).map(String::as_str).collect()
 }
 
 async fn needs_daemon(server: &Server, config: &Config, tools: &Tools) -> bool {
