@@ -1,4 +1,4 @@
-//! What a test that succeeds still warns about, brought about for real.
+//! Warnings of tests that succeed, and failures that need a rig of their own, brought about for real.
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sortie::credential::CredentialKind;
-use sortie::dial::{LookupError, Names};
+use sortie::dial::{LookupError, Names, ResolverProblem};
+use sortie::provider::Provider;
 use sortie::remote_url::RemoteUrl;
-use stand_ins::{AzureDevOps, Gitlab};
+use stand_ins::{Authority, AzureDevOps, Gitlab};
 
 use crate::connection_test::Lab;
 use crate::support::binary::Sortie;
+use crate::support::nginx::Nginx;
 use crate::support::process::write_private;
 use crate::support::scene::{PAT, Scene};
+use crate::trial::Trial;
 
 /// A resolver whose first nameserver is dead: it answers after a pause.
 struct SlowNames;
@@ -47,6 +50,37 @@ async fn a_server_without_tls_is_warned_about_each_time() {
     assert!(outcome.succeeded(), "{:#}", outcome.0);
     assert!(outcome.warnings().contains(&"plain_http"), "{:#}", outcome.0);
     assert!(outcome.stages("warned").contains(&"connect"));
+}
+
+/// A resolver whose nameservers do not answer.
+struct DeadNames;
+
+impl Names for DeadNames {
+    fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
+        Err(LookupError::Failed(ResolverProblem::Temporary))
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_that_does_not_answer_is_told_from_a_name_that_is_not_there() {
+    let url = "https://git.example/web.git";
+    let outcome = Trial::of(Some(Provider::Git), url, url).names(Arc::new(DeadNames)).run().await;
+    assert_eq!(outcome.diagnosis(), ("resolver_failed", "resolve"), "{:#}", outcome.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_server_that_is_no_git_server_is_named_without_any_secret() {
+    let scratch = tempfile::tempdir().unwrap();
+    let authority = Authority::create(scratch.path()).unwrap();
+    let nginx = Nginx::plan(scratch.path()).with_directive("return 404;").start(&authority);
+    for provider in [Provider::AzureDevops, Provider::Gitlab] {
+        let url = format!("{}/coll/project/_git/web", nginx.url());
+        let trial = Trial::of(Some(provider), &nginx.url(), &url).trust(authority.ca_file());
+        let outcome = trial.pat("token-canary").run().await;
+        assert_eq!(outcome.diagnosis(), ("not_a_git_server", "identify"), "{:#}", outcome.0);
+    }
+    let requests = nginx.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|line| line.ends_with(" no")), "{requests:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,12 +7,18 @@ use sortie_protocol::report::{Capability, Report, Stage};
 const MAX_EVIDENCE: usize = 6;
 
 /// Facts that tell most about a failure, in their order. Those of later versions follow by name.
-const EVIDENCE: [&str; 26] = [
+const EVIDENCE: [&str; 33] = [
     "attempts",
     "refused_addresses",
     "proxy",
-    "reply",
     "status",
+    "reply",
+    "proxy_status",
+    "squid_error",
+    "via",
+    "right_path",
+    "collections",
+    "said",
     "service_error",
     "schemes",
     "request_id",
@@ -22,6 +28,7 @@ const EVIDENCE: [&str; 26] = [
     "not_before",
     "not_after",
     "fingerprint",
+    "direct_issuer",
     "direct_fingerprint",
     "key_type",
     "known_fingerprint",
