@@ -5,9 +5,12 @@ mod store;
 pub(crate) use store::read_key_file;
 pub use store::{LoadError, Store, load_secret};
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::host_key::Pin;
 use crate::secret::Secret;
 
 /// The kinds of credentials.
@@ -62,12 +65,29 @@ pub enum Material {
     Bearer(Secret),
     /// A private key.
     SshKey {
-        /// The key file's content.
-        key: Secret,
-        /// The passphrase, where there is one.
-        passphrase: Option<Secret>,
+        /// The key itself, or who signs with it.
+        key: PrivateKey,
         /// Where the key came from, for messages: a path, mostly.
         source: String,
+    },
+}
+
+/// A private key, or who signs with it.
+#[derive(Debug, Clone)]
+pub enum PrivateKey {
+    /// The key.
+    Text {
+        /// The key file's content.
+        text: Secret,
+        /// The passphrase, where there is one.
+        passphrase: Option<Secret>,
+    },
+    /// An SSH agent that holds it.
+    Agent {
+        /// Where the agent listens.
+        socket: PathBuf,
+        /// Which of its keys; its only one where this is missing.
+        named: Option<Pin>,
     },
 }
 

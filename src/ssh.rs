@@ -4,6 +4,7 @@
 //! blocks, so all of this but the relay runs on a blocking thread; a cancel or the deadline cuts the socket,
 //! which wakes it.
 
+mod agent;
 mod approach;
 mod authenticate;
 mod error;
@@ -19,6 +20,7 @@ use crate::credential::Credential;
 use crate::dial::{Destination, Door};
 use crate::host_key::Pin;
 
+pub use agent::AgentProblem;
 pub(crate) use approach::approach;
 pub use error::{Error, KnownKey};
 pub use key::{KeyProblem, TypeProblem};

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sortie::config::Proxy;
-use sortie::credential::{Credential, Material, basic};
+use sortie::credential::{Credential, Material, PrivateKey, basic};
 use sortie::dial::{Alpn, Destination, Door, ProxyEnvironment};
 use sortie::git::{self, Access, Control, Error, Remote, references};
 use sortie::policy::AddressRule;
@@ -65,8 +65,10 @@ pub(crate) async fn over_http(url: &str, token: Option<&str>, authority: Option<
 pub(crate) fn over_ssh(url: &str, key: &Path, passphrase: Option<&str>, known_hosts: &Path) -> Remote {
     let url = RemoteUrl::parse(url).unwrap();
     let material = Material::SshKey {
-        key: Secret::new(fs::read_to_string(key).unwrap()),
-        passphrase: passphrase.map(|text| Secret::new(text.to_owned())),
+        key: PrivateKey::Text {
+            text: Secret::new(fs::read_to_string(key).unwrap()),
+            passphrase: passphrase.map(|text| Secret::new(text.to_owned())),
+        },
         source: key.display().to_string(),
     };
     let login = Login {

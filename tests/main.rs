@@ -23,6 +23,7 @@ mod second_git_server;
 mod second_ssh_server;
 mod secrets;
 mod ssh;
+mod ssh_agent;
 mod ssh_keys;
 mod status;
 mod support;

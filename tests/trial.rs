@@ -10,6 +10,7 @@ use sortie::config::{CredentialSource, Proxy, ProxyKind, ProxyServer, SecretSour
 use sortie::credential::{CredentialKind, Store};
 use sortie::dial::{Door, Names, ProxyEnvironment, SystemNames};
 use sortie::git::{Control, Limits};
+use sortie::host_key::Pin;
 use sortie::policy::Policy;
 use sortie::provider::{Provider, Scope};
 use sortie::remote_url::RemoteUrl;
@@ -110,6 +111,18 @@ impl Trial {
         let mut this = self.secret_file(CredentialKind::SshKey, None, file.to_owned(), passphrase);
         this.server.known_hosts_file = Some(known_hosts.to_owned());
         this
+    }
+
+    /// Uses a key that an SSH agent holds.
+    pub(crate) fn agent(mut self, socket: &Path, named: Option<&str>, known_hosts: &Path) -> Self {
+        let named = named.map(|text| Pin::parse(text).expect("a public key"));
+        let secret = SecretSource::Agent { socket: socket.to_owned(), named };
+        let kind = CredentialKind::SshKey;
+        let source = CredentialSource { kind, username: None, secret, passphrase: None, strict_modes: true };
+        self.credentials.insert(NAME.to_owned(), source);
+        self.server.credential = Some(NAME.to_owned());
+        self.server.known_hosts_file = Some(known_hosts.to_owned());
+        self
     }
 
     /// Uses the secret in a file, which may be missing.

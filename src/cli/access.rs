@@ -15,6 +15,7 @@ use crate::config::{
 use crate::credential::{self, CredentialKind, LoadError, Store};
 use crate::dial::{Door, ProxyEnvironment};
 use crate::git::Limits;
+use crate::host_key::Pin;
 use crate::policy::Policy;
 use crate::provider::Provider;
 use crate::provider::detect::{self, Known};
@@ -78,6 +79,12 @@ pub(super) struct AccessArgs {
     /// A private key for SSH
     #[arg(long, value_name = "F", group = "secret")]
     ssh_key: Option<PathBuf>,
+    /// The SSH agent at $SSH_AUTH_SOCK instead of a key; one key of it is used
+    #[arg(long, group = "secret")]
+    ssh_agent: bool,
+    /// Which key of --ssh-agent, where it holds several: SHA256:… or a public key
+    #[arg(long, value_name = "KEY", requires = "ssh_agent", value_parser = key_of_agent)]
+    ssh_agent_key: Option<Pin>,
     /// A file with the passphrase of --ssh-key
     #[arg(long, value_name = "F", requires = "ssh_key")]
     passphrase_file: Option<PathBuf>,
@@ -264,6 +271,18 @@ impl AccessArgs {
     }
 
     fn credential(&self, target: &TargetSpec) -> Option<CredentialSource> {
+        if self.ssh_agent {
+            let Some(socket) = std::env::var_os("SSH_AUTH_SOCK") else {
+                usage("--ssh-agent takes the agent at $SSH_AUTH_SOCK, which is not set");
+            };
+            return Some(CredentialSource {
+                kind: CredentialKind::SshKey,
+                username: self.username.clone(),
+                secret: SecretSource::Agent { socket: socket.into(), named: self.ssh_agent_key.clone() },
+                passphrase: None,
+                strict_modes: true,
+            });
+        }
         let by_kind = [
             (CredentialKind::Pat, &self.pat_file),
             (CredentialKind::Password, &self.password_file),
@@ -300,6 +319,10 @@ impl AccessArgs {
 fn rest_base(url: &RemoteUrl, provider: Option<Provider>) -> RemoteUrl {
     let known = Known { url, base: None, provider, scope: None };
     detect::over_ssh(known).canonical_https().with_path("")
+}
+
+fn key_of_agent(text: &str) -> Result<Pin, String> {
+    Pin::parse(text).ok_or_else(|| "it is neither SHA256:… nor a public key".to_owned())
 }
 
 pub(super) fn deadline(text: &str) -> Result<Duration, String> {

@@ -78,6 +78,8 @@ pub(super) struct RawSecret {
     pub(super) file: Option<PathBuf>,
     pub(super) env: Option<String>,
     pub(super) systemd: Option<String>,
+    pub(super) agent: Option<PathBuf>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -152,7 +154,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("credentials.*.passphrase", SECRET_KEYS),
 ];
 
-const SECRET_KEYS: &[&str] = &["file", "env", "systemd"];
+const SECRET_KEYS: &[&str] = &["file", "env", "systemd", "agent", "key"];
 
 /// Keys whose names are taken for later versions. They are refused by name, because a setting that is
 /// accepted and does nothing is worse than none.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::host_key::Pin;
+
 /// The source of one secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
@@ -12,6 +14,13 @@ pub enum SecretSource {
     Environment(String),
     /// A credential that systemd passes to the unit (`LoadCredential=`).
     Systemd(String),
+    /// An SSH agent that holds a private key and signs with it.
+    Agent {
+        /// Where it listens.
+        socket: PathBuf,
+        /// Which of its keys; its only one where this is missing.
+        named: Option<Pin>,
+    },
 }
 
 impl fmt::Display for SecretSource {
@@ -20,6 +29,7 @@ impl fmt::Display for SecretSource {
             Self::File(path) => write!(f, "the file {}", path.display()),
             Self::Environment(name) => write!(f, "the environment variable {name}"),
             Self::Systemd(name) => write!(f, "the systemd credential {name}"),
+            Self::Agent { socket, .. } => write!(f, "the SSH agent at {}", socket.display()),
         }
     }
 }

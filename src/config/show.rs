@@ -90,6 +90,9 @@ fn source(source: &SecretSource) -> Value {
         SecretSource::File(path) => json!({ "file": path }),
         SecretSource::Environment(name) => json!({ "env": name }),
         SecretSource::Systemd(name) => json!({ "systemd": name }),
+        SecretSource::Agent { socket, named } => {
+            json!({ "agent": socket, "key": named.as_ref().map(ToString::to_string) })
+        }
     }
 }
 

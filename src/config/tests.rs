@@ -84,6 +84,22 @@ fn a_credential_for_rest_is_a_token_that_is_declared() {
 }
 
 #[test]
+fn an_ssh_agent_is_a_source_of_keys_alone() {
+    let agent = "{ agent = \"/run/agent\", key = \"SHA256:ohD8VZEXGWo6Ez8GSEJQ9WpafgLFsOfLOtGGQCQo6Og\" }";
+    let with_agent = GOOD.replace("{ systemd = \"ado-pat\" }", agent);
+    let expected = "`credentials.ado_pat.secret` expects agent and key only";
+    assert!(problem(&with_agent).starts_with(expected), "{}", problem(&with_agent));
+    let of_key = with_agent.replace("\"pat\"", "\"ssh-key\"");
+    let shown = load(&of_key).unwrap().show();
+    assert!(shown.contains("agent = \"/run/agent\""), "{shown}");
+    assert_eq!(load(&shown).unwrap().show(), shown);
+    let both = of_key.replace("{ agent", "{ env = \"KEY\", agent");
+    assert!(problem(&both).contains("no other source"), "{}", problem(&both));
+    let bad = of_key.replace("SHA256:oh", "MD5:");
+    assert!(problem(&bad).starts_with("`credentials.ado_pat.secret.key` expects"), "{}", problem(&bad));
+}
+
+#[test]
 fn the_environment_changes_what_files_declare() {
     let url = [("SORTIE__SERVERS__ADO__URL", "https://new.example/x"), ("SORTIE__AGENT__MAX_TASKS", "8")];
     let config = load_with(GOOD, &url).unwrap();

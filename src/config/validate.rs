@@ -227,16 +227,34 @@ fn credential(name: &str, raw: RawCredential, strict_modes: bool) -> Result<Cred
     Ok(CredentialSource {
         kind,
         username: raw.username,
-        secret: secret_source(&key("secret"), &secret)?,
+        secret: if kind == CredentialKind::SshKey && secret.agent.is_some() {
+            ssh_agent(&key("secret"), &secret)?
+        } else {
+            secret_source(&key("secret"), &secret)?
+        },
         passphrase,
         strict_modes: raw.strict_modes.unwrap_or(strict_modes),
     })
+}
+
+/// A key that an SSH agent holds.
+fn ssh_agent(key: &str, raw: &RawSecret) -> Result<SecretSource, ConfigError> {
+    let RawSecret { file: None, env: None, systemd: None, agent: Some(socket), key: named } = raw else {
+        return Err(invalid(key, "{ agent = … } with no other source beside it"));
+    };
+    let socket = absolute(&format!("{key}.agent"), socket)?;
+    let named = named.as_ref().map(|text| pin(&format!("{key}.key"), text)).transpose()?;
+    Ok(SecretSource::Agent { socket, named })
 }
 
 /// What every secret's table looks like.
 pub(super) const SECRET_FORM: &str = "exactly one of { file = … }, { env = … } and { systemd = … }";
 
 fn secret_source(key: &str, raw: &RawSecret) -> Result<SecretSource, ConfigError> {
+    if raw.agent.is_some() || raw.key.is_some() {
+        let expected = "agent and key only as the secret of a credential of the kind ssh-key";
+        return Err(invalid(key, expected));
+    }
     match (&raw.file, &raw.env, &raw.systemd) {
         (Some(path), None, None) => Ok(SecretSource::File(absolute(&format!("{key}.file"), path)?)),
         (None, Some(name), None) if is_plain(name) => Ok(SecretSource::Environment(name.clone())),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Credential, CredentialKind, Material};
+use super::{Credential, CredentialKind, Material, PrivateKey};
 use crate::config::{CredentialSource, SecretSource};
 use crate::secret::{MAX_SECRET_BYTES, Secret};
 
@@ -127,8 +127,15 @@ fn load(name: String, source: &CredentialSource) -> Result<Credential, LoadError
         CredentialKind::Password => Material::Password(read_line(&source.secret)?),
         CredentialKind::Bearer => Material::Bearer(read_line(&source.secret)?),
         CredentialKind::SshKey => Material::SshKey {
-            key: read_key(source)?,
-            passphrase: source.passphrase.as_ref().map(read_line).transpose()?,
+            key: match &source.secret {
+                SecretSource::Agent { socket, named } => {
+                    PrivateKey::Agent { socket: socket.clone(), named: named.clone() }
+                }
+                _ => PrivateKey::Text {
+                    text: read_key(source)?,
+                    passphrase: source.passphrase.as_ref().map(read_line).transpose()?,
+                },
+            },
             source: source.secret.to_string(),
         },
     };
@@ -194,6 +201,11 @@ fn read(source: &SecretSource) -> Result<Secret, LoadError> {
             Some(value) => Zeroizing::new(OsString::into_encoded_bytes(value)),
             None => return Err(LoadError::Missing { source_name: source.to_string() }),
         },
+        // An agent gives its keys to nobody; a configuration that wants one is refused before this.
+        SecretSource::Agent { .. } => {
+            let kind = std::io::ErrorKind::Unsupported;
+            return Err(LoadError::Unreadable { source_name: source.to_string(), kind });
+        }
     };
     trimmed(bytes, source)
 }

@@ -1,16 +1,20 @@
 //! The one attempt to log in: with one key, shown once.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ssh2::Session;
+use ssh2::{ErrorCode, Session};
 
+use super::agent::{self, AgentProblem, Bridge};
 use super::key::{self, Description, KeyProblem, TypeProblem, Unusable};
 use super::login::{Limit, STEP_TIMEOUT, code, code_of, lost};
 use super::relay::Relay;
 use super::transcript::shown;
 use super::{Error, Login};
-use crate::credential::{Credential, Material};
+use crate::credential::{Credential, Material, PrivateKey};
+use crate::host_key::Pin;
 use crate::report::{Stage, StageLog};
+use crate::secret::Secret;
 
 /// The most ways to authenticate that are listed.
 const MAX_METHODS: usize = 16;
@@ -30,23 +34,57 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Logs in.
     pub(super) fn make(&self) -> Result<(), Error> {
-        let Credential { material: Material::SshKey { key, passphrase, source }, .. } = &self.login.key
-        else {
-            return Err(Error::NotAKey { kind: self.login.key.kind().as_str() });
-        };
-        let unreadable = |problem| Error::KeyUnreadable { source_name: source.clone(), problem };
+        match &self.login.key {
+            Credential { material: Material::SshKey { key, source }, .. } => match key {
+                PrivateKey::Text { text, passphrase } => self.by_text(text, passphrase.as_ref(), source),
+                PrivateKey::Agent { socket, named } => self.by_agent(socket, named.as_ref()),
+            },
+            other => Err(Error::NotAKey { kind: other.kind().as_str() }),
+        }
+    }
+
+    /// Logs in with a key that an agent signs with. Of its keys one is shown to the server.
+    fn by_agent(&self, socket: &Path, named: Option<&Pin>) -> Result<(), Error> {
+        let failed = |problem| Error::Agent { socket: socket.to_owned(), problem };
+        self.log.fact("agent", socket.display().to_string());
+        let chosen = agent::choose(socket, named).map_err(failed)?;
+        let described = Description::of_public(&chosen);
+        self.judge(&described)?;
+        let bridge =
+            Bridge::open(socket).map_err(|error| failed(AgentProblem::NoTemporaryDirectory(error.kind())))?;
+        let shown = self.show(&described, || {
+            let mut agent = self.session.agent()?;
+            agent.set_identity_path(&bridge.path())?;
+            agent.connect()?;
+            agent.list_identities()?;
+            match agent.identities()?.iter().find(|identity| identity.blob() == chosen) {
+                Some(identity) => agent.userauth(&self.login.user, identity),
+                // It was there a moment ago.
+                None => Err(ssh2::Error::new(ErrorCode::Session(code::AGENT_PROTOCOL), "the key is gone")),
+            }
+        });
+        shown.map_err(|error| match error {
+            _ if bridge.declined() => failed(AgentProblem::Declined),
+            Error::Authentication { code: code::AGENT_PROTOCOL } => failed(AgentProblem::NotAnAgent),
+            other => other,
+        })
+    }
+
+    /// Logs in with a key that is at hand.
+    fn by_text(&self, key: &Secret, passphrase: Option<&Secret>, source: &str) -> Result<(), Error> {
+        let unreadable = |problem| Error::KeyUnreadable { source_name: source.to_owned(), problem };
         let described = key::describe(key.expose()).map_err(|unusable| match unusable {
             Unusable::Unreadable(problem) => unreadable(problem),
             Unusable::Type { key_type, problem } => Error::KeyTypeUnsupported { key_type, problem },
         })?;
         self.judge(&described)?;
         let wrong_passphrase =
-            || Error::KeyPassphrase { source_name: source.clone(), given: passphrase.is_some() };
+            || Error::KeyPassphrase { source_name: source.to_owned(), given: passphrase.is_some() };
         if described.encrypted && passphrase.is_none() {
             return Err(wrong_passphrase());
         }
         let text = key::normalized(key.expose());
-        let passphrase = passphrase.as_ref().filter(|_| described.encrypted).map(|secret| secret.expose());
+        let passphrase = passphrase.filter(|_| described.encrypted).map(Secret::expose);
         let shown = self.show(&described, || {
             self.session.userauth_pubkey_memory(&self.login.user, None, &text, passphrase)
         });

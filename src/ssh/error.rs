@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::agent::AgentProblem;
 use super::key::{KeyProblem, TypeProblem};
 use super::transcript::{Algorithms, Kind};
 use crate::dial::DialError;
@@ -135,6 +136,14 @@ pub enum Error {
         /// What was found there.
         problem: KeyProblem,
     },
+    /// The SSH agent that should sign does not.
+    #[error("the SSH agent at {}: {}", socket.display(), problem.as_str())]
+    Agent {
+        /// Where it should listen.
+        socket: PathBuf,
+        /// Why not.
+        problem: AgentProblem,
+    },
     /// Keys of that type are not used, here or at the server.
     #[error("the key is {key_type}: {}", problem.as_str())]
     KeyTypeUnsupported {
@@ -200,6 +209,7 @@ impl Error {
             Self::NotAKey { .. }
             | Self::KeyUnreadable { .. }
             | Self::KeyTypeUnsupported { .. }
+            | Self::Agent { .. }
             | Self::KeyPassphrase { .. }
             | Self::KeyRejected { .. }
             | Self::RsaSha2NotAnnounced { .. }

@@ -98,6 +98,11 @@ pub(super) enum Unusable {
 }
 
 impl Description {
+    /// What the public half says.
+    pub(super) fn of_public(public: &[u8]) -> Self {
+        Self { encrypted: false, key_type: key_type(public), fingerprint: Some(fingerprint(public)) }
+    }
+
     pub(super) fn is_rsa(&self) -> bool {
         self.key_type.as_deref() == Some("ssh-rsa")
     }

@@ -57,6 +57,7 @@ pub(super) mod code {
     pub(in crate::ssh) const BANNER_RECV: i32 = -2;
     pub(in crate::ssh) const BANNER_SEND: i32 = -3;
     pub(in crate::ssh) const KEYFILE_AUTH_FAILED: i32 = -48;
+    pub(in crate::ssh) const AGENT_PROTOCOL: i32 = -42;
     pub(in crate::ssh) const ALGO_UNSUPPORTED: i32 = -51;
 }
 

@@ -151,7 +151,7 @@ pub(super) fn ssh_remote(url: RemoteUrl, target: &Target, key: Credential, tools
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::credential::Material;
+    use crate::credential::{Material, PrivateKey};
 
     #[test]
     fn a_task_cannot_choose_another_account_than_the_operator_fixed() {
@@ -159,8 +159,8 @@ mod tests {
         let user = |declared: Option<&str>, username: Option<&str>, asked: &str| {
             let server =
                 Server { ssh: declared.map(url), ..Server::new("lab", None, url("https://git.example")) };
-            let key = Secret::new(String::new());
-            let material = Material::SshKey { key, passphrase: None, source: String::new() };
+            let key = PrivateKey::Text { text: Secret::new(String::new()), passphrase: None };
+            let material = Material::SshKey { key, source: String::new() };
             let username = username.map(str::to_owned);
             ssh_user(&url(asked), &server, &Credential { name: "key".into(), username, material })
         };

@@ -3,7 +3,7 @@
 use super::{Finding, Subject};
 use crate::provider::{Provider, azure_devops};
 use crate::report::Code;
-use crate::ssh::{self, KeyProblem, TypeProblem};
+use crate::ssh::{self, AgentProblem, KeyProblem, TypeProblem};
 
 pub(super) fn finding(error: &ssh::Error, subject: &Subject) -> Finding {
     let seen = error.to_string();
@@ -28,6 +28,7 @@ pub(super) fn finding(error: &ssh::Error, subject: &Subject) -> Finding {
             (Code::HostKeyUnknown, seen, vec![remedy])
         }
         ssh::Error::HostKeyUnknown { .. } | ssh::Error::HostKeyChanged { .. } => host_key(error, subject),
+        ssh::Error::Agent { socket, problem } => agent(&socket.display().to_string(), *problem, seen),
         ssh::Error::NotAKey { .. } => super::source::kind_mismatch(subject),
         ssh::Error::KeyUnreadable { .. }
         | ssh::Error::KeyTypeUnsupported { .. }
@@ -141,6 +142,38 @@ fn published_keys(subject: &Subject) -> String {
             "what `ssh-keygen -lf` prints on the server for its /etc/ssh/ssh_host_*_key.pub".to_owned()
         }
     }
+}
+
+fn agent(socket: &str, problem: AgentProblem, seen: String) -> Finding {
+    let (code, remedy) = match problem {
+        AgentProblem::Unreachable(_) | AgentProblem::NotAnAgent => {
+            let remedy = format!(
+                "See that an ssh-agent listens at {socket}, and that the user of sortie may connect to it."
+            );
+            (Code::CredentialUnreadable, remedy)
+        }
+        AgentProblem::NoTemporaryDirectory(_) => {
+            let remedy = "Let the user of sortie write to /tmp, or set TMPDIR to a directory where it may.";
+            (Code::CredentialUnreadable, remedy.to_owned())
+        }
+        AgentProblem::Declined => {
+            let remedy =
+                "Unlock the agent (ssh-add -X), and add the key without confirmation (ssh-add without -c).";
+            (Code::CredentialUnreadable, remedy.to_owned())
+        }
+        AgentProblem::Empty | AgentProblem::KeyMissing => (
+            Code::CredentialMissing,
+            format!("Add the key to the agent: SSH_AUTH_SOCK={socket} ssh-add KEY."),
+        ),
+        AgentProblem::Several => {
+            let remedy = format!(
+                "Name the one to use: secret = {{ agent = \"{socket}\", key = \"SHA256:…\" }} in the configuration, \
+                 --ssh-agent-key on the command line; SSH_AUTH_SOCK={socket} ssh-add -l lists them."
+            );
+            (Code::CredentialMissing, remedy)
+        }
+    };
+    (code, seen, vec![remedy])
 }
 
 /// The command that makes a usable key of what was found, where there is one.
