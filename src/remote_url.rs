@@ -349,7 +349,9 @@ fn parse_host(text: &str) -> Result<String, UrlError> {
             // One dot at the end is the root of all names; without it the rest must still be a name.
             let name = name.strip_suffix('.').unwrap_or(&name);
             let is_whole = name.split('.').all(|label| !label.is_empty());
-            if is_whole { Ok(name.to_owned()) } else { Err(UrlError::Host) }
+            // The parser lets signs through that no name of a host has, and that mean something elsewhere.
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            if is_whole && name.chars().all(is_plain) { Ok(name.to_owned()) } else { Err(UrlError::Host) }
         }
     }
 }

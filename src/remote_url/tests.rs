@@ -62,6 +62,9 @@ fn hostile_texts_are_refused_by_their_reason() {
         ("https://host:0/x", UrlError::Port),
         ("https://host:70000/x", UrlError::Port),
         ("https:///x", UrlError::Host),
+        ("https://a;b/x", UrlError::Host),
+        ("https://a$b/x", UrlError::Host),
+        ("https://a..b/x", UrlError::Host),
         ("", UrlError::NotAUrl),
     ];
     for (text, error) in cases {
