@@ -75,6 +75,7 @@ fn world(azure: AzureDevOps, gitlab: Gitlab, web: &Path, empty: &Path) -> World 
         .with_gitlab(gitlab)
         .with_user("ada", "password-canary")
         .with_pat("ada", AZURE_PAT, &["vso.code", "vso.project"])
+        .with_pat("ada", "azure-full-access", &["app_token"])
         .with_pat("ada", "azure-code-only", &["vso.code"])
         .with_pat("ada", "azure-project-only", &["vso.project"])
         .with_pat("ada", GITLAB_PAT, &["read_repository", "read_api"])

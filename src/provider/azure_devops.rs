@@ -40,8 +40,6 @@ pub struct Connection {
     pub user: Option<String>,
     /// Whether it is the cloud edition; `None` where the server does not tell.
     pub hosted: Option<bool>,
-    /// The identifier of the collection, or of the server above its collections.
-    pub instance: Option<String>,
     /// The URLs by which the server names itself.
     pub own_urls: OwnUrls,
 }
@@ -145,7 +143,6 @@ pub async fn connection(
     Ok(Connection {
         user: custom_name.or(display_name).or_else(|| user_of(&answer)),
         hosted: text(&json, "deploymentType").map(|kind| kind.eq_ignore_ascii_case("hosted")),
-        instance: text(&json, "instanceId"),
         own_urls: OwnUrls::of_connection(&json),
     })
 }
@@ -155,13 +152,7 @@ pub async fn connection(
 /// # Errors
 /// [`ProviderError::Forbidden`], [`ProviderError::ProjectHidden`], [`ProviderError::CollectionUnknown`] and what
 /// any call can fail with.
-pub async fn authorize(
-    api: &Api,
-    anonymous: &Api,
-    place: &Place,
-    release: &Release,
-    connection: &Connection,
-) -> Result<Project, ProviderError> {
+pub async fn authorize(api: &Api, place: &Place, release: &Release) -> Result<Project, ProviderError> {
     let (call, project) = match place.project() {
         Some(project) => (format!("projects/{project}"), Some(Place::decoded(project))),
         None => ("projects?$top=1".to_owned(), None),
@@ -171,10 +162,7 @@ pub async fn authorize(
     let judged = judge(&answer, names, "projects in JSON");
     if answer.status == 404 && !place.is_cloud() {
         // A server has projects in its collections only: the path may stop short of one.
-        let missing = match place.project() {
-            None => base_path::name_collections(api, anonymous, place).await?,
-            Some(_) => base_path::name_in_projects_place(api, place, connection.instance.as_deref()).await?,
-        };
+        let missing = base_path::name_collections(api, place).await?;
         if let Some(error) = missing {
             return Err(error);
         }

@@ -9,6 +9,9 @@ const NEAR_ENOUGH: f64 = 0.8;
 /// How alike two paths are of which only the last parts are the same.
 const SAME_LAST_PART: f64 = 0.9;
 
+/// How alike two names are, however short, with one letter too many, too few, wrong or swapped.
+const ONE_SLIP: f64 = 0.85;
+
 /// Those of `names` that are like `wanted` and not the same, the most alike first. Case does not count, and a path
 /// that ends in the same name is alike wherever it is.
 pub fn near(wanted: &str, names: &[String]) -> Vec<String> {
@@ -16,7 +19,8 @@ pub fn near(wanted: &str, names: &[String]) -> Vec<String> {
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let likeness = |name: &str| {
         let same_last_part = if last(name) == last(&wanted) { SAME_LAST_PART } else { 0.0 };
-        strsim::jaro_winkler(&wanted, name).max(same_last_part)
+        let one_slip = if strsim::damerau_levenshtein(&wanted, name) <= 1 { ONE_SLIP } else { 0.0 };
+        strsim::jaro_winkler(&wanted, name).max(same_last_part).max(one_slip)
     };
     let lowered =
         names.iter().map(|name| (name.to_lowercase(), name)).filter(|(lowered, _)| *lowered != wanted);
@@ -37,6 +41,7 @@ mod tests {
     fn the_most_alike_comes_first_and_strangers_do_not_come() {
         let names = ["Tools", "Shop", "Shops", "Website"].map(str::to_owned);
         assert_eq!(near("shpo", &names), ["Shop", "Shops"]);
+        assert_eq!(near("wbe", &["web".to_owned()]), ["web"]);
         assert_eq!(near("zzz", &names), Vec::<String>::new());
         let paths =
             ["zoo/web", "shop/sub/wbe", "Shop/sub/web", "shop/sub/wbe", "zoo/lion"].map(str::to_owned);

@@ -33,13 +33,15 @@ pub(crate) async fn answer(site: &Site, settings: &AzureDevOps, request: Request
     let public_url = settings.public_url.clone().unwrap_or_else(|| format!("{origin}{}", settings.base_path));
     let answers = Answers { settings, public_url: public_url.clone() };
     let path = request.uri().path();
-    if path == "/" && !settings.base_path.is_empty() {
+    if path == "/" && !settings.base_path.is_empty() && settings.root_leads_on {
         let mut response = empty(StatusCode::FOUND);
         set_header(&mut response, "location", &format!("{}/", settings.base_path));
         return answers.dress(response, None);
     }
-    let Some(route) = Route::parse(&settings.base_path, path) else {
-        return answers.dress(answers.not_found_page(), None);
+    let path = below_host_collection(settings, path);
+    let Some(route) = Route::parse(&settings.base_path, &path) else {
+        // What is outside of the base path is not the application's: IIS answers.
+        return answers.not_found_page();
     };
     if matches!(route, Route::SignIn) {
         return answers
@@ -49,12 +51,20 @@ pub(crate) async fn answer(site: &Site, settings: &AzureDevOps, request: Request
         Access::Granted(caller) => caller,
         Access::Anonymous => return answers.dress(answers.anonymous(), None),
         Access::Refused => return answers.dress(answers.refused(), None),
+        Access::Unauthorized if settings.iis_basic_authentication => return answers.refused_by_iis(),
         Access::Unauthorized => return answers.dress(answers.unauthorized(), None),
     };
     let name = caller.name().to_owned();
     let context = Context { site, settings, public_url, caller, answers };
     let response = dispatch(&context, route, request).await;
     context.answers.dress(response, Some(&name))
+}
+
+/// The path with the collection that the host stands for, whether it was named by its other name or left out.
+fn below_host_collection(settings: &AzureDevOps, path: &str) -> String {
+    let Some(collection) = &settings.host_collection else { return path.to_owned() };
+    let rest = path.strip_prefix("/DefaultCollection").unwrap_or(path);
+    format!("/{collection}{rest}")
 }
 
 async fn dispatch(context: &Context<'_>, route: Route, request: Request) -> Response {

@@ -72,13 +72,15 @@ impl StandIns {
         let world = Arc::new(world);
         let azure = world.azure_devops.clone().map(|settings| {
             let (kind, plain) = (settings.certificate, settings.plain_http);
-            let path = settings.base_path.clone();
-            prepare(&world, authority, Product::AzureDevOps(settings), azure_address, kind, plain, path)
+            let (path, names) = (settings.base_path.clone(), settings.certificate_names.clone());
+            let product = Product::AzureDevOps(settings);
+            prepare(&world, authority, product, azure_address, (kind, &names), plain, path)
         });
         let gitlab = world.gitlab.clone().map(|settings| {
             let (kind, plain) = (settings.certificate, settings.plain_http);
             let path = settings.relative_root.clone();
-            prepare(&world, authority, Product::Gitlab(settings), gitlab_address, kind, plain, path)
+            let product = Product::Gitlab(settings);
+            prepare(&world, authority, product, gitlab_address, (kind, &[]), plain, path)
         });
         let (azure, gitlab) = (azure.transpose()?, gitlab.transpose()?);
         let handles =
@@ -213,7 +215,7 @@ fn prepare(
     authority: &Authority,
     product: Product,
     address: SocketAddr,
-    certificate: CertificateKind,
+    (certificate, names): (CertificateKind, &[String]),
     plain_http: bool,
     base_path: String,
 ) -> Result<Prepared, StartError> {
@@ -224,7 +226,11 @@ fn prepare(
         Ok::<_, io::Error>((listener, bound))
     };
     let (listener, bound) = listen(address).map_err(|source| StartError::Listen { address, source })?;
-    let tls = if plain_http { None } else { Some(Arc::new(authority.issue(certificate)?.server_config()?)) };
+    let issued = || match names {
+        [] => authority.issue(certificate),
+        names => authority.issue_for(&names.iter().map(String::as_str).collect::<Vec<_>>()),
+    };
+    let tls = if plain_http { None } else { Some(Arc::new(issued()?.server_config()?)) };
     let scheme = if plain_http { "http" } else { "https" };
     let site = Site {
         world: Arc::clone(world),

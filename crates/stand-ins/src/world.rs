@@ -128,12 +128,28 @@ pub struct AzureDevOps {
     pub iis_basic_authentication: bool,
     /// The schemes in `WWW-Authenticate`. A Basic header is refused when Basic is not among them.
     pub schemes: Vec<String>,
+    /// The message with which an unknown token is refused in JSON, instead of what `bad_token` says.
+    pub refusal: Option<String>,
+    /// The `errorCode` beside that message.
+    pub refusal_code: i64,
+    /// Whether `OPTIONS _apis` lists the calls; without, only a refused api-version tells the highest one.
+    pub lists_calls: bool,
+    /// Whether a root below which the collections do not live leads to where they do.
+    pub root_leads_on: bool,
+    /// The collection that the host itself stands for, as `org.visualstudio.com` does; paths need not name it.
+    pub host_collection: Option<String>,
+    /// Who may set the status of commits.
+    pub contributors: Vec<String>,
+    /// Who may manage service hooks.
+    pub hook_managers: Vec<String>,
     /// The URL by which the server names itself, base path included; by default the host that was asked for.
     pub public_url: Option<String>,
     /// The base of the SSH URLs in answers, such as `ssh://127.0.0.1:2222`.
     pub ssh_url: Option<String>,
     /// The condition of its TLS certificate.
     pub certificate: CertificateKind,
+    /// The names that a valid certificate is issued for; loopback's where there are none.
+    pub certificate_names: Vec<String>,
     /// Whether it speaks plain HTTP instead of TLS.
     pub plain_http: bool,
 }
@@ -148,9 +164,17 @@ impl Default for AzureDevOps {
             json_bom: false,
             iis_basic_authentication: false,
             schemes: ["Bearer", "Basic", "Negotiate", "NTLM"].map(str::to_owned).to_vec(),
+            refusal: None,
+            refusal_code: 0,
+            lists_calls: true,
+            root_leads_on: true,
+            host_collection: None,
+            contributors: Vec::new(),
+            hook_managers: Vec::new(),
             public_url: None,
             ssh_url: None,
             certificate: CertificateKind::Valid,
+            certificate_names: Vec::new(),
             plain_http: false,
         }
     }
@@ -159,10 +183,22 @@ impl Default for AzureDevOps {
 /// A release of Azure DevOps Server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Release {
+    /// Team Foundation Server 2015, api-version 2.0.
+    #[serde(rename = "tfs-2015")]
+    Tfs2015,
+    /// Team Foundation Server 2017, api-version 3.0.
+    #[serde(rename = "tfs-2017")]
+    Tfs2017,
+    /// Team Foundation Server 2018, api-version 4.1.
+    #[serde(rename = "tfs-2018")]
+    Tfs2018,
     /// Server 2019, api-version 5.0.
     #[serde(rename = "2019")]
     V2019,
-    /// Server 2020, api-version 6.0.
+    /// Server 2019.1, api-version 5.1.
+    #[serde(rename = "2019.1")]
+    V2019Update1,
+    /// Server 2020, api-version 6.0, and 6.1 in preview.
     #[serde(rename = "2020")]
     V2020,
     /// Server 2022, api-version 7.0.
@@ -171,17 +207,38 @@ pub enum Release {
     /// Server 2022.1, api-version 7.1.
     #[serde(rename = "2022.1")]
     V2022Update1,
+    /// Server 2022.2, api-version 7.2.
+    #[serde(rename = "2022.2")]
+    V2022Update2,
+    /// The cloud edition, api-version 7.1, and 7.2 in preview.
+    #[serde(rename = "services")]
+    Services,
 }
 
 impl Release {
-    /// The highest api-version, as (major, minor).
+    /// The highest api-version that has left its preview, as (major, minor).
     #[must_use]
     pub fn api_version(self) -> (u32, u32) {
         match self {
+            Self::Tfs2015 => (2, 0),
+            Self::Tfs2017 => (3, 0),
+            Self::Tfs2018 => (4, 1),
             Self::V2019 => (5, 0),
+            Self::V2019Update1 => (5, 1),
             Self::V2020 => (6, 0),
             Self::V2022 => (7, 0),
-            Self::V2022Update1 => (7, 1),
+            Self::V2022Update1 | Self::Services => (7, 1),
+            Self::V2022Update2 => (7, 2),
+        }
+    }
+
+    /// The highest api-version, previews included.
+    #[must_use]
+    pub fn highest_version(self) -> (u32, u32) {
+        match self {
+            Self::V2020 => (6, 1),
+            Self::Services => (7, 2),
+            released => released.api_version(),
         }
     }
 }

@@ -132,7 +132,7 @@ fn options_and_a_too_new_version_tell_the_release() {
     let seen = scene.get("/DefaultCollection/_apis/projects?api-version=7.1", PAT);
     assert_eq!(seen.status, 400);
     assert_eq!(seen.json()["typeKey"], "VssVersionOutOfRangeException");
-    assert!(seen.json()["message"].as_str().unwrap().contains("supports is 6.0"));
+    assert!(seen.json()["message"].as_str().unwrap().contains("supports is 6.1"));
     let preview = scene.get("/DefaultCollection/_apis/connectionData?api-version=6.0", PAT);
     assert_eq!(preview.json()["typeKey"], "VssInvalidPreviewVersionException");
 }

@@ -48,50 +48,46 @@ pub(super) async fn find_collection(
     Ok(unknown(None, Vec::new()))
 }
 
-/// The same for a place that names no collection at all, where the server has no projects.
+/// The same for a place that stops short of a collection, where the server has no projects. `None` where it does
+/// not: only the directory above the collections lists them.
 ///
 /// # Errors
 /// What any call can fail with.
 pub(super) async fn name_collections(
     api: &Api,
-    anonymous: &Api,
     place: &Place,
 ) -> Result<Option<ProviderError>, ProviderError> {
-    let Some(known) = collections(api, anonymous, place.collection()).await? else { return Ok(None) };
-    let right = match known.as_slice() {
-        [only] => Some(place.path_below(&format!("{}/{}", place.collection(), Place::encoded(only)), None)),
-        _ => None,
+    let root = place.collection();
+    let Some(known) = listed(api, root).await? else { return Ok(None) };
+    let below = |name: &str| format!("{root}/{}", Place::encoded(name));
+    let right = match place.project() {
+        // The only collection that there is can only be the one that is meant.
+        None => known.as_slice().first().filter(|_| known.len() == 1).map(|only| below(only)),
+        Some(project) => {
+            let is_collection = known.iter().any(|name| same(name, &Place::decoded(project)));
+            match is_collection {
+                true => right_in_collection(api, place, &format!("{root}/{project}")).await?,
+                false => right_below(api, place, root, project, &known).await?,
+            }
+        }
     };
     Ok(Some(ProviderError::CollectionUnknown { asked: String::new(), right, known }))
 }
 
-/// The same for a place that has a collection in its project's place. `instance` is the identifier of what
-/// answers above.
-///
-/// # Errors
-/// What any call can fail with.
-pub(super) async fn name_in_projects_place(
+/// The right path for a place whose project is the collection.
+async fn right_in_collection(
     api: &Api,
     place: &Place,
-    instance: Option<&str>,
-) -> Result<Option<ProviderError>, ProviderError> {
-    let Some(project) = place.project() else { return Ok(None) };
-    let collection = format!("{}/{project}", place.collection());
-    let answer = api.get(&format!("{collection}/_apis/connectionData")).await?;
-    let own = answer.field("instanceId");
-    if answer.status != 200 || own.is_none() || own.as_deref() == instance {
-        return Ok(None);
-    }
-    let right = match place.repository() {
-        None => Some(collection),
+    collection: &str,
+) -> Result<Option<String>, ProviderError> {
+    match place.repository() {
+        None => Ok(Some(collection.to_owned())),
         // A repository that has the name of its project is the only one that a URL names without it.
-        Some(name) if has_project(api, &collection, name).await? => {
-            Some(format!("{collection}/{name}/_git/{name}"))
+        Some(name) if has_project(api, collection, name).await? => {
+            Ok(Some(format!("{collection}/{name}/_git/{name}")))
         }
-        Some(_) => None,
-    };
-    let known = vec![Place::decoded(project)];
-    Ok(Some(ProviderError::CollectionUnknown { asked: String::new(), right, known }))
+        Some(_) => Ok(None),
+    }
 }
 
 /// The right path where the directory is right: another collection, or one that is missing.
@@ -125,6 +121,12 @@ async fn collections(api: &Api, anonymous: &Api, root: &str) -> Result<Option<Ve
     if !shows_marks(&anonymous.get(&call).await?) {
         return Ok(None);
     }
+    listed(api, root).await
+}
+
+/// The same for a directory that has had the credential already.
+async fn listed(api: &Api, root: &str) -> Result<Option<Vec<String>>, ProviderError> {
+    let call = format!("{root}/_apis/projectCollections");
     let names = names_in(&api.get(&call).await?);
     Ok(names.map(|names| names.into_iter().take(MAX_TEXTS).collect()))
 }

@@ -26,7 +26,6 @@ const PERMISSIONS_GRACE: Duration = Duration::from_millis(250);
 /// A server that has let us in.
 struct SignedIn {
     api: Api,
-    anonymous: Api,
     connection: Connection,
     release: Release,
 }
@@ -125,7 +124,7 @@ impl Test<'_> {
         }
         let release = release.map_err(Failure::Provider)?;
         self.take_azure_release(&release);
-        Ok(SignedIn { api, anonymous, connection, release })
+        Ok(SignedIn { api, connection, release })
     }
 
     /// The stages `authorize` and `repository`, and the repository to read where the target is none itself.
@@ -225,8 +224,7 @@ impl Told {
 impl SignedIn {
     async fn project(&self, place: &Place) -> Asked<Project> {
         let (api, trace) = self.api.traced();
-        let answer =
-            azure_devops::authorize(&api, &self.anonymous, place, &self.release, &self.connection).await;
+        let answer = azure_devops::authorize(&api, place, &self.release).await;
         Asked { answer, trace }
     }
 

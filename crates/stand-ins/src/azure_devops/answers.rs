@@ -54,7 +54,7 @@ impl Answers<'_> {
             "message": message,
             "typeName": format!("Microsoft.TeamFoundation.Server.{kind}, Microsoft.TeamFoundation.Server"),
             "typeKey": kind,
-            "errorCode": 0,
+            "errorCode": self.settings.refusal_code,
             "eventId": 3000,
         });
         let mark = if self.settings.json_bom { "\u{feff}" } else { "" };
@@ -79,6 +79,12 @@ impl Answers<'_> {
 
     /// An unknown credential was sent.
     pub(super) fn refused(&self) -> Response {
+        if let Some(message) = &self.settings.refusal {
+            let mut response =
+                self.problem(StatusCode::UNAUTHORIZED, "UnauthorizedRequestException", message);
+            self.challenge(&mut response);
+            return response;
+        }
         match self.settings.bad_token {
             BadToken::Empty401 => self.unauthorized(),
             BadToken::SignInPage => sign_in_page(),
@@ -96,6 +102,23 @@ impl Answers<'_> {
     /// 401 without a body, with every scheme that the server offers.
     pub(super) fn unauthorized(&self) -> Response {
         let mut response = empty(StatusCode::UNAUTHORIZED);
+        self.challenge(&mut response);
+        response
+    }
+
+    /// 401 by IIS itself, which took the header for a Windows account's: a page, and nothing of the application's.
+    pub(super) fn refused_by_iis(&self) -> Response {
+        let page = "<!DOCTYPE html><html><head><title>401 - Unauthorized: Access is denied due to invalid \
+                    credentials.</title></head><body></body></html>";
+        let mut response = respond(StatusCode::UNAUTHORIZED, "text/html", page);
+        set_header(&mut response, "server", "Microsoft-IIS/10.0");
+        for challenge in ["Negotiate", "NTLM", "Basic realm=\"ado.corp.example\""] {
+            response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        response
+    }
+
+    fn challenge(&self, response: &mut Response) {
         for scheme in &self.settings.schemes {
             let challenge = if scheme.eq_ignore_ascii_case("basic") {
                 format!("Basic realm=\"{}\"", self.public_url)
@@ -106,7 +129,6 @@ impl Answers<'_> {
                 response.headers_mut().append(WWW_AUTHENTICATE, value);
             }
         }
-        response
     }
 
     /// The token is good and lacks a scope.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Context, is_project, same};
 use crate::repository::References;
 use crate::site::{guid, query_value};
-use crate::world::Repository;
+use crate::world::{Release, Repository};
 
 /// What is escaped in a name inside of a URL.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -61,6 +61,9 @@ pub(super) async fn answer(
         },
         None => None,
     };
+    if request.method == Method::OPTIONS && !context.settings.lists_calls {
+        return context.answers.not_found_page();
+    }
     if request.method == Method::OPTIONS {
         return context.answers.json(&resources(context, call));
     }
@@ -76,6 +79,7 @@ pub(super) async fn answer(
         }
         (_, None, ["resourceareas"]) => context.answers.json(&json!({"count": 0, "value": []})),
         (None, None, ["projectcollections"]) => context.answers.json(&collections(context)),
+        (Some(_), None, ["permissions", namespace, bits]) => permissions(context, namespace, bits, request),
         (Some(collection), None, ["projects"]) => projects(context, &collection, request),
         (Some(collection), None, ["projects", _]) => project_by_name(context, &collection, original(1)),
         (Some(collection), project, ["git", "repositories"]) => {
@@ -93,6 +97,23 @@ pub(super) async fn answer(
             "The resource cannot be found.",
         ),
     }
+}
+
+/// Evaluates a permission of the caller. No scope opens this call: a token needs full access.
+fn permissions(context: &Context<'_>, namespace: &str, bits: &str, request: &Parts) -> Response {
+    const GIT_REPOSITORIES: &str = "2e9eb7ed-3c0a-47d4-87c1-0ffdd275fd87";
+    const SERVICE_HOOKS: &str = "cb594ebe-87dd-4fc9-ac2c-6a10a4c92046";
+    if !context.caller.has_scope("app_token") {
+        return context.answers.unauthorized();
+    }
+    let tokens = query_value(&request.uri, "tokens").unwrap_or_default();
+    let allowed = match (namespace, bits) {
+        (GIT_REPOSITORIES, "4") if tokens.starts_with("repoV2/") => &context.settings.contributors,
+        (SERVICE_HOOKS, "7") if tokens.starts_with("PublisherSecurity/") => &context.settings.hook_managers,
+        _ => return context.answers.not_found_page(),
+    };
+    let is_allowed = allowed.iter().any(|name| name == context.caller.name());
+    context.answers.json(&json!({"count": 1, "value": [is_allowed]}))
 }
 
 /// The collection as it is spelled on the server.
@@ -141,7 +162,7 @@ fn check_version(context: &Context<'_>, request: &Parts, preview_only: bool) -> 
             &format!("The api-version {asked} is not of a form this server knows."),
         ));
     };
-    let (major, minor) = context.settings.release.api_version();
+    let (major, minor) = context.settings.release.highest_version();
     if version > (major, minor) {
         let message = format!(
             "The requested REST API version of {number} is out of range for this server. The latest REST API version \
@@ -153,6 +174,7 @@ fn check_version(context: &Context<'_>, request: &Parts, preview_only: bool) -> 
             &message,
         ));
     }
+    let preview_only = preview_only || version > context.settings.release.api_version();
     if preview_only && !asked.contains("-preview") {
         let message = format!(
             "The requested version \"{number}\" of the resource is under preview. The -preview flag must be supplied \
@@ -170,6 +192,8 @@ fn check_version(context: &Context<'_>, request: &Parts, preview_only: bool) -> 
 fn resources(context: &Context<'_>, call: &[String]) -> Value {
     let (major, minor) = context.settings.release.api_version();
     let version = format!("{major}.{minor}");
+    let (major, minor) = context.settings.release.highest_version();
+    let highest = format!("{major}.{minor}");
     let value = RESOURCES
         .iter()
         .filter(|(area, ..)| call.first().is_none_or(|wanted| same(area, wanted)))
@@ -177,7 +201,7 @@ fn resources(context: &Context<'_>, call: &[String]) -> Value {
             let released = if *area == "Location" { "0.0" } else { version.as_str() };
             json!({
                 "id": id, "area": area, "resourceName": resource,
-                "routeTemplate": route, "resourceVersion": 1, "minVersion": "1.0", "maxVersion": version,
+                "routeTemplate": route, "resourceVersion": 1, "minVersion": "1.0", "maxVersion": highest,
                 "releasedVersion": released,
             })
         })
@@ -202,7 +226,10 @@ fn connection_data(context: &Context<'_>, collection: Option<&str>) -> Value {
         "authorizedUser": user,
         "instanceId": guid(&["instance", collection.unwrap_or_default()]),
         "deploymentId": guid(&["deployment"]),
-        "deploymentType": "onPremises",
+        "deploymentType": match context.settings.release {
+            Release::Services => "hosted",
+            _ => "onPremises",
+        },
         "locationServiceData": {
             "serviceOwner": guid(&["owner"]),
             "defaultAccessMappingMoniker": "PublicAccessMapping",
