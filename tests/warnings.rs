@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sortie::credential::CredentialKind;
-use sortie::dial::{LookupError, Names, ResolverProblem};
+use sortie::dial::{LookupError, Names};
 use sortie::provider::Provider;
 use sortie::remote_url::RemoteUrl;
 use stand_ins::{Authority, AzureDevOps, Gitlab};
@@ -50,22 +50,6 @@ async fn a_server_without_tls_is_warned_about_each_time() {
     assert!(outcome.succeeded(), "{:#}", outcome.0);
     assert!(outcome.warnings().contains(&"plain_http"), "{:#}", outcome.0);
     assert!(outcome.stages("warned").contains(&"connect"));
-}
-
-/// A resolver whose nameservers do not answer.
-struct DeadNames;
-
-impl Names for DeadNames {
-    fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
-        Err(LookupError::Failed(ResolverProblem::Temporary))
-    }
-}
-
-#[tokio::test]
-async fn a_resolver_that_does_not_answer_is_told_from_a_name_that_is_not_there() {
-    let url = "https://git.example/web.git";
-    let outcome = Trial::of(Some(Provider::Git), url, url).names(Arc::new(DeadNames)).run().await;
-    assert_eq!(outcome.diagnosis(), ("resolver_failed", "resolve"), "{:#}", outcome.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
