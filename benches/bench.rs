@@ -4,7 +4,7 @@
 //! environment the exit status is 1 when a figure is over its target. With `BENCH_QUICK=1` everything is repeated a
 //! few times only and nothing is written: to see whether the measurements work, not what they measure.
 //!
-//! In reading order: `effort` (how often), `against_git` (tests and clones), `daemon` (memory and start),
+//! In reading order: `effort` (how often), `connection` (tests), `against_git` (clones), `daemon` (memory and start),
 //! `round_trip` (from POST to result), `figure` (what comes out), `statistics`, `machine`, `paper` (the table).
 
 // It talks to whoever started it, and like the rigs it may panic with what to do about it.
@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 #[path = "bench/against_git.rs"]
 mod against_git;
+#[path = "bench/connection.rs"]
+mod connection;
 #[path = "bench/daemon.rs"]
 mod daemon;
 #[path = "bench/effort.rs"]
@@ -30,6 +32,8 @@ mod round_trip;
 mod statistics;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "bench/turns.rs"]
+mod turns;
 
 use effort::Effort;
 
@@ -40,7 +44,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let effort = if is_set("BENCH_QUICK") { Effort::QUICK } else { Effort::FULL };
-    let mut figures = against_git::measure(&effort);
+    let mut figures = connection::measure(&effort);
+    figures.extend(against_git::measure(&effort));
     figures.extend(daemon::measure(&effort));
     figures.extend(round_trip::measure(&effort));
     let table = paper::table(&figures);

@@ -8,6 +8,8 @@ pub(crate) struct Effort {
     pub(crate) warm_ups: usize,
     /// Connection tests, of each program.
     pub(crate) tests: usize,
+    /// References of the repository with many.
+    pub(crate) references: usize,
     /// Clones of each kind, of each program.
     pub(crate) clones: usize,
     /// Objects of the repository that is cloned, at least.
@@ -24,6 +26,7 @@ impl Effort {
         is_for_the_record: true,
         warm_ups: 2,
         tests: 31,
+        references: 50_000,
         clones: 9,
         objects: 20_000,
         starts: 21,
@@ -34,6 +37,7 @@ impl Effort {
         is_for_the_record: false,
         warm_ups: 1,
         tests: 5,
+        references: 5_000,
         clones: 2,
         objects: 2_000,
         starts: 3,

@@ -81,6 +81,20 @@ impl SampleRepository {
         sample
     }
 
+    /// As [`Self::small`], with this many branches more, packed as a server packs them.
+    pub fn with_references(directory: &Path, references: usize) -> Self {
+        let sample = Self::small(directory);
+        let commit = sample.commit("main");
+        sample.import(|stream| {
+            (0..references).try_for_each(|number| {
+                let topic = number % 100;
+                writeln!(stream, "reset refs/heads/team/{topic}/branch-{number}\nfrom {commit}\n")
+            })
+        });
+        run_git(&sample.directory, ["pack-refs", "--all"]);
+        sample
+    }
+
     /// The commit that a revision such as `main` or `v1.0` names.
     pub fn commit(&self, revision: &str) -> String {
         run_git(&self.directory, ["rev-parse", "--verify", &format!("{revision}^{{commit}}")])

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum_server::accept::{Accept, DefaultAcceptor};
+use axum_server::accept::{Accept, NoDelayAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -253,12 +253,14 @@ async fn serve(prepared: Vec<Prepared>, stopped: oneshot::Receiver<()>) {
         let counter = server.connections;
         match tls {
             Some(tls) => servers.spawn(async move {
-                let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls));
+                // As real servers do: otherwise a small answer waits for the client's acknowledgement of the one before.
+                let acceptor =
+                    RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
                 let server = axum_server::from_tcp(listener)?;
                 server.acceptor(Counting { acceptor, counter }).serve(app).await
             }),
             None => servers.spawn(async move {
-                let acceptor = DefaultAcceptor::new();
+                let acceptor = NoDelayAcceptor::new();
                 let server = axum_server::from_tcp(listener)?;
                 server.acceptor(Counting { acceptor, counter }).serve(app).await
             }),
