@@ -15,10 +15,13 @@ mod pkt;
 mod references;
 mod refname;
 mod ssh_stream;
+mod summary;
 mod survey;
 mod target;
 mod transport;
 mod wire;
+
+use references::{Advertisement, Reference};
 
 use crate::dial::HttpClient;
 use crate::remote_url::RemoteUrl;
@@ -29,8 +32,8 @@ pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use engine::{InitializationError, initialize};
 pub use error::{Error, Limit, PackProblem};
-pub use references::{Advertisement, Reference, references};
 pub use refname::is_acceptable_name;
+pub use summary::{Summary, summarize};
 
 /// A repository on a server, with the means to reach it.
 #[derive(Clone)]

@@ -86,7 +86,7 @@ pub(super) fn exchange(
     })
 }
 
-fn ask_for_list(
+pub(super) fn ask_for_list(
     wire: &Arc<Wire>,
     client: &HttpClient,
     authorization: Option<&Secret>,
@@ -243,7 +243,7 @@ fn scrubbed_body(bytes: &[u8]) -> String {
 }
 
 /// The body of git's answer as it comes.
-struct Answer {
+pub(super) struct Answer {
     wire: Arc<Wire>,
     response: Response,
     /// What has come; the part from `consumed` on was not read yet.

@@ -2,7 +2,7 @@
 //!
 //! libgit2 reads the same bytes right after. This only notes what it would not tell.
 
-use super::{Advertisement, Error, Limit, Reference};
+use super::{Advertisement, Error, Limit, Reference, Summary};
 
 /// How much of the list's beginning is kept: the first line with its capabilities fits many times.
 const MAX_KEPT_BYTES: usize = 16 * 1024;
@@ -12,6 +12,9 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// The longest frame by git's rules, in bytes.
 const MAX_FRAME_BYTES: usize = 65_520;
+
+/// Names that the first branch of a repository usually has.
+pub(super) const USUAL_BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/master"];
 
 /// What a pack begins with.
 const PACK_SIGNATURE: &[u8] = b"PACK";
@@ -33,9 +36,28 @@ enum Expected {
     Nothing,
 }
 
+/// How far a list has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing but the name of the service.
+    Beginning,
+    /// Lines of the list.
+    Listing,
+    /// Its end.
+    Whole,
+    /// Something that no list has.
+    OutOfForm,
+}
+
 /// The state of looking at one stream.
 pub(super) struct Observer {
     expected: Expected,
+    /// Whether the list itself is wanted, beside its summary.
+    keeps_list: bool,
+    count: u64,
+    /// The branch that `HEAD` stands for by its commit, where the server does not say.
+    guessed_branch: Option<String>,
+    progress: Progress,
     lines: u64,
     first: Vec<u8>,
     header: Vec<u8>,
@@ -50,6 +72,10 @@ impl Observer {
     pub(super) fn new(max_references: u64) -> Self {
         Self {
             expected: Expected::List { max_references },
+            keeps_list: true,
+            count: 0,
+            guessed_branch: None,
+            progress: Progress::Beginning,
             lines: 0,
             first: Vec::new(),
             header: Vec::new(),
@@ -93,6 +119,28 @@ impl Observer {
         line.split(|&byte| byte == b' ')
     }
 
+    /// Counts references from now on and forgets them.
+    pub(super) fn keep_no_list(&mut self) {
+        self.keeps_list = false;
+    }
+
+    /// Whether the list has come to its end.
+    pub(super) fn has_whole_list(&self) -> bool {
+        self.progress == Progress::Whole
+    }
+
+    /// Whether something came that no list has.
+    pub(super) fn is_out_of_form(&self) -> bool {
+        self.progress == Progress::OutOfForm || self.error.is_some()
+    }
+
+    /// Takes the summary of the list out.
+    pub(super) fn take_summary(&mut self) -> Summary {
+        let Advertisement { head_branch, head, .. } = self.take_list();
+        let head_branch = head_branch.or_else(|| self.guessed_branch.take());
+        Summary { head_branch, head, references: self.count, moved_to: None }
+    }
+
     /// Takes the list out. Names that are not UTF-8 are left out: nobody can ask for them.
     pub(super) fn take_list(&mut self) -> Advertisement {
         const HEAD: &[u8] = b"symref=HEAD:";
@@ -103,20 +151,38 @@ impl Observer {
 
     /// Reads `<object> <name>`, which the capabilities follow in the first line.
     fn note_reference(&mut self) {
-        if self.line.len() == MAX_MESSAGE_BYTES && !self.line.contains(&0) {
+        const SERVICE: &[u8] = b"# service=";
+        if self.progress == Progress::Beginning && self.line.starts_with(SERVICE) {
             return;
         }
         let line = self.line.split(|&byte| byte == 0 || byte == b'\n').next().unwrap_or_default();
-        let Some((oid, name)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' ')) else {
-            return;
+        // Beside references a list tells its version and where a shallow repository ends.
+        let is_other = [b"shallow ".as_slice(), b"version "].iter().any(|word| line.starts_with(word));
+        let space = line.iter().position(|&byte| byte == b' ');
+        let (oid, name) = space.map_or((line, [].as_slice()), |at| (&line[..at], &line[at + 1..]));
+        self.progress = match self.progress {
+            Progress::Beginning | Progress::Listing if is_other || is_object_name(oid) => Progress::Listing,
+            _ => Progress::OutOfForm,
         };
-        if git2::Oid::from_str(oid).is_err() || oid.len() != 40 || name.ends_with("^{}") {
+        let is_long = self.line.len() == MAX_MESSAGE_BYTES && !self.line.contains(&0);
+        if is_other || self.progress == Progress::OutOfForm || name.ends_with(b"^{}") {
             return;
         }
+        if name.starts_with(b"refs/") {
+            self.count += 1;
+        }
+        let (Ok(oid), Ok(name), false) = (std::str::from_utf8(oid), std::str::from_utf8(name), is_long)
+        else {
+            return;
+        };
         if name == "HEAD" {
             self.list.head = Some(oid.to_owned());
-        } else {
+        } else if self.keeps_list {
             self.list.references.push(Reference { name: name.to_owned(), oid: oid.to_owned() });
+        } else if self.list.head.as_deref() == Some(oid)
+            && is_better_guess(name, self.guessed_branch.as_deref())
+        {
+            self.guessed_branch = Some(name.to_owned());
         }
     }
 
@@ -157,11 +223,13 @@ impl Observer {
             }
             let text = std::str::from_utf8(&self.header).unwrap_or_default();
             match usize::from_str_radix(text, 16) {
+                // The end of a list, unless it is that of the line before it, which names the service.
+                Ok(0) if self.progress == Progress::Listing => self.progress = Progress::Whole,
                 Ok(length) if length <= MAX_FRAME_BYTES => {
                     self.remaining = length.saturating_sub(HEADER_BYTES)
                 }
                 // Out of form: libgit2 says so too, and then `first` is what to show.
-                _ => self.expected = Expected::Nothing,
+                _ => (self.expected, self.progress) = (Expected::Nothing, Progress::OutOfForm),
             }
             self.header.clear();
         }
@@ -198,6 +266,20 @@ impl Observer {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a reference that leads to `HEAD`'s commit is more likely its branch than the one known so far: the first
+/// branch is, unless a later one has a usual name.
+fn is_better_guess(name: &str, known: Option<&str>) -> bool {
+    match known {
+        None => name.starts_with("refs/heads/"),
+        Some(known) => USUAL_BRANCHES.contains(&name) && !USUAL_BRANCHES.contains(&known),
+    }
+}
+
+/// Whether this names an object, by SHA-1 or by SHA-256.
+fn is_object_name(bytes: &[u8]) -> bool {
+    matches!(bytes.len(), 40 | 64) && bytes.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// What a server said, as it may be shown: without control characters, terminal escape codes included, and
@@ -253,6 +335,45 @@ mod tests {
         assert_eq!(list.head_branch.as_deref(), Some("refs/heads/main"));
         assert_eq!(list.head, Some(a));
         assert_eq!(list.references.len(), 2);
+    }
+
+    fn summed_up(lines: &[String]) -> (Observer, Summary) {
+        let mut observer = Observer::new(10);
+        observer.keep_no_list();
+        observer.feed(b"001e# service=git-upload-pack\n0000").unwrap();
+        for line in lines {
+            observer.feed(format!("{:04x}{line}", line.len() + 4).as_bytes()).unwrap();
+        }
+        observer.feed(b"0000").unwrap();
+        let summary = observer.take_summary();
+        (observer, summary)
+    }
+
+    #[test]
+    fn a_summary_counts_and_keeps_nothing() {
+        let (a, b) = ("a".repeat(40), "b".repeat(64));
+        let (observer, summary) = summed_up(&[
+            format!("{a} HEAD\0multi_ack\n"),
+            format!("{a} refs/heads/alpha\n"),
+            format!("{a} refs/heads/main\n"),
+            format!("{b} refs/tags/v1\n"),
+            format!("{a} refs/tags/v1^{{}}\n"),
+            format!("shallow {a}\n"),
+        ]);
+        assert!(observer.has_whole_list() && !observer.is_out_of_form());
+        assert!(observer.list.references.is_empty());
+        let head_branch = Some("refs/heads/main".to_owned());
+        assert_eq!(summary, Summary { head_branch, head: Some(a), references: 3, moved_to: None });
+    }
+
+    #[test]
+    fn an_empty_list_is_whole_and_a_strange_one_is_not() {
+        let none = format!("{} capabilities^{{}}\0multi_ack\n", "0".repeat(40));
+        let (observer, summary) = summed_up(&[none]);
+        assert!(observer.has_whole_list());
+        assert_eq!(summary, Summary::default());
+        let (observer, _) = summed_up(&["<html>".to_owned()]);
+        assert!(observer.is_out_of_form() && !observer.has_whole_list());
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn open(wire: &Arc<Wire>, login: &Login) -> Result<Box<dyn SmartSubtr
     }
 }
 
-fn start(wire: &Arc<Wire>, login: &Login) -> Result<SshStream, Error> {
+pub(super) fn start(wire: &Arc<Wire>, login: &Login) -> Result<SshStream, Error> {
     let stream = wire.wait(login.door.connect(&login.destination, &wire.log))?;
     let stream = stream.map_err(ssh::Error::Dial)?;
     let approached = wire.wait(ssh::approach(stream, &wire.log))??;
@@ -73,7 +73,8 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-struct SshStream {
+/// The server's git, running.
+pub(super) struct SshStream {
     wire: Arc<Wire>,
     opened: Arc<Mutex<Opened>>,
 }

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use super::diagnose::{self, Failure, Subject};
 use super::login::Prepared;
 use super::{TargetSpec, Tools, stages};
-use crate::git::{self, Advertisement, Control, Remote};
+use crate::git::{self, Control, Remote, Summary};
 use crate::provider::rest::{MAX_TEXT_CHARS, shown};
 use crate::provider::{Place, Provider, ProviderError, Scope};
 use crate::report::{Code, Stage, StageLog, StageRecord};
@@ -158,11 +158,11 @@ impl Test<'_> {
 
     /// Lists the references by git: the proof that the repository can be read.
     async fn read_references(&mut self, remote: &Remote, git_scope: &str) -> Result<(), Failure> {
-        match git::references(remote, self.control, self.log).await {
-            Ok(advertisement) => {
+        match git::summarize(remote, self.control, self.log).await {
+            Ok(summary) => {
                 self.log.pass();
-                self.take_references(&advertisement);
-                self.check_move(remote, advertisement.moved_to)
+                self.take_references(&summary);
+                self.check_move(remote, summary.moved_to)
             }
             Err(error) => match Failure::of_git(error, self.subject.provider) {
                 Failure::Git(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body })
@@ -200,19 +200,18 @@ impl Test<'_> {
         Failure::ScopeMissing { scopes, said }
     }
 
-    fn take_references(&mut self, advertisement: &Advertisement) {
-        let branch = advertisement.head_branch.as_deref();
+    fn take_references(&mut self, summary: &Summary) {
+        let branch = summary.head_branch.as_deref();
         let api_branch = self.report.repository.take().and_then(|repository| repository.default_branch);
         let default_branch =
             branch.map(|branch| shown(branch.strip_prefix("refs/heads/").unwrap_or(branch), MAX_TEXT_CHARS));
-        let references = advertisement.references.len();
         self.report.repository = Some(RepositoryFacts {
             default_branch: default_branch.or(api_branch),
-            head: advertisement.head.clone(),
-            references: Some(references as u64),
+            head: summary.head.clone(),
+            references: Some(summary.references),
         });
         self.report.capabilities.read_code = Capability::Yes;
-        if references == 0 {
+        if summary.references == 0 {
             self.warn(Code::RepositoryEmpty, Stage::References, "", vec![]);
         }
         for refused in std::mem::take(&mut self.refused) {
