@@ -34,6 +34,7 @@ tinyproxy tinyproxy
 microsocks microsocks
 stunnel stunnel4
 openssl openssl
+/usr/bin/time time
 jq jq
 python3 python3
 node nodejs

@@ -4,6 +4,7 @@
 mod api_credential;
 mod azure;
 mod bad_input;
+mod bounded;
 mod broken_answers;
 mod catalogue;
 mod cli;
