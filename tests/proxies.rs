@@ -68,7 +68,10 @@ fn closed_port() -> u16 {
 async fn every_kind_of_proxy_carries_a_whole_test_and_looks_names_up_itself() {
     let lab = Lab::start();
     let plain = Proxy::start(USER, PASSWORD);
-    let secured = TlsProxy::start(&lab.authority, CertificateKind::Valid, USER, PASSWORD);
+    // The proxy's authority is another than the server's, and vouches for the proxy alone.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let of_proxy = Authority::create(elsewhere.path()).unwrap();
+    let secured = TlsProxy::start(&of_proxy, CertificateKind::Valid, USER, PASSWORD);
     let (open, closed) = (Socks::start(None), Socks::start(Some((USER, PASSWORD))));
     let base = lab.azure().url().replace("127.0.0.1", "localhost");
     for (kind, port, login, shown) in [
@@ -80,7 +83,7 @@ async fn every_kind_of_proxy_carries_a_whole_test_and_looks_names_up_itself() {
         let trial = Trial::of(Some(Provider::AzureDevops), &base, &format!("{base}{REPOSITORY}"));
         let trial = trial.trust(lab.authority.ca_file()).pat(AZURE_PAT).names(Arc::new(NoNames));
         let mut trial = through(trial, kind, port, login);
-        trial.server.proxy_ca_file = Some(lab.authority.ca_file().to_owned());
+        trial.server.proxy_ca_file = Some(of_proxy.ca_file().to_owned());
         let outcome = trial.run().await;
         assert!(outcome.succeeded(), "{kind:?}: {:#}", outcome.0);
         assert_eq!(outcome.stages("skipped"), ["resolve"], "{kind:?}");
