@@ -72,11 +72,15 @@ pub(crate) fn write(table: &str, facts: &[(&str, String)], effort: &Effort) -> i
          {facts}\n\
          ## What was measured\n\n\
          - Times are medians where nothing else is said, and the wall time of a whole program from its start to its end.\n\
-         - `sortie` and `git` take turns, after {warm_ups} runs of each that do not count, against the same nginx with\n\
-         \x20 `git http-backend` over TLS on loopback, with the same certificate authority and the same token, sent with\n\
-         \x20 the first request by both.\n\
-         - Connection tests: {tests} runs of each program on a repository of a few commits.\n\
-         - Clones: {clones} runs of each program of a generated repository of at least {objects} objects, into memory\n\
+         - `sortie` and `git` take turns, after {warm_ups} runs of each that do not count, against the same server over\n\
+         \x20 TLS on loopback, with the same certificate authority and the same token, sent with the first request by both.\n\
+         - Connection tests: {tests} runs of each program, on a repository of a few commits. With an API they run\n\
+         \x20 against the project's stand-ins, which serve git by `git http-backend`, and every call of the test counts;\n\
+         \x20 without one against nginx with `git http-backend`. `git` only lists the references.\n\
+         - A second test is one of a process that has tested before, as an agent's are: it keeps its HTTP client, and\n\
+         \x20 still measures a connection of its own. `git` is the whole program, as before.\n\
+         - The most memory is what the kernel counted for a whole `sortie test` (GNU time).\n\
+         - Clones: {clones} runs of each program against nginx, of a generated repository of at least {objects} objects, into memory\n\
          \x20 where the system has a directory for that. The server's work is part of the time.\n\
          - Memory: the resident set (VmRSS) of a connected agent five seconds after its start, and after the tasks below.\n\
          - Start: {starts} starts of an enrolled agent, from the start of the process to its line `session is open`,\n\

@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 
 use super::diagnose::{self, Failure, Subject};
 use super::login::Prepared;
+use super::stop::{REFERENCES_TIMEOUT, within_limit};
 use super::{TargetSpec, Tools, stages};
 use crate::git::{self, Control, Remote, Summary};
 use crate::provider::rest::{MAX_TEXT_CHARS, shown};
@@ -158,7 +159,10 @@ impl Test<'_> {
 
     /// Lists the references by git: the proof that the repository can be read.
     async fn read_references(&mut self, remote: &Remote, git_scope: &str) -> Result<(), Failure> {
-        match git::summarize(remote, self.control, self.log).await {
+        let listed = within_limit(self.control, REFERENCES_TIMEOUT, async |control| {
+            git::summarize(remote, &control, self.log).await
+        });
+        match listed.await.map_err(Failure::Stopped)? {
             Ok(summary) => {
                 self.log.pass();
                 self.take_references(&summary);

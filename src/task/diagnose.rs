@@ -8,6 +8,8 @@ mod remote;
 mod source;
 mod ssh;
 
+use std::time::Duration;
+
 use crate::config::Server;
 use crate::credential::{CredentialKind, LoadError};
 use crate::dial::{ClockOffset, DialError};
@@ -160,6 +162,7 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Git(error) => remote::git(error, subject),
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
+        Failure::Stopped(Stopped::StepTooLong { limit }) => step_too_long(stage, *limit),
     };
     advised(code, stage, seen.trim_end_matches('.'), remedies, subject.provider)
 }
@@ -208,6 +211,11 @@ fn cancelled(stage: Stage) -> Finding {
 
 fn deadline_exceeded(stage: Stage) -> Finding {
     (Code::DeadlineExceeded, format!("it was in the stage {}", stage.as_str()), vec![])
+}
+
+fn step_too_long(stage: Stage, limit: Duration) -> Finding {
+    let seen = format!("the server took more than {} s in the stage {}", limit.as_secs(), stage.as_str());
+    (Code::DeadlineExceeded, seen, vec![])
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::provider::rest::{Api, MAX_TEXT_CHARS, shown};
 use crate::provider::{Place as AnyPlace, Provider, ProviderError, Scope};
 use crate::report::Stage;
 use crate::task::diagnose::Failure;
-use crate::task::stop::until_stopped;
+use crate::task::stop::within_step;
 
 /// How long the question of permissions may hold up a test whose git has answered already.
 const PERMISSIONS_GRACE: Duration = Duration::from_millis(250);
@@ -107,7 +107,7 @@ impl Test<'_> {
         self.log.begin(Stage::Authenticate);
         let (traced, trace) = api.traced();
         let connection = azure_devops::connection(&traced, &anonymous, place, greeting);
-        let connection = until_stopped(self.control, connection).await.map_err(Failure::Stopped)?;
+        let connection = within_step(self.control, connection).await.map_err(Failure::Stopped)?;
         self.note_evidence(Stage::Authenticate, &trace, connection.is_err());
         let connection = connection.map_err(|error| self.azure_failure(error))?;
         self.api_accepted = true;
@@ -118,7 +118,7 @@ impl Test<'_> {
         self.report.identity = connection.user.clone();
         let (traced, trace) = api.traced();
         let release = azure_devops::release(&traced, place, connection.hosted);
-        let release = until_stopped(self.control, release).await.map_err(Failure::Stopped)?;
+        let release = within_step(self.control, release).await.map_err(Failure::Stopped)?;
         if release.is_err() {
             self.note_evidence(Stage::Identify, &trace, true);
         }
@@ -140,13 +140,13 @@ impl Test<'_> {
             // Neither needs the other's answer, so that both are asked at once; authorize takes the time.
             let (project, repository) = {
                 let asked = async { tokio::join!(server.project(&place), server.repository(&place)) };
-                until_stopped(self.control, asked).await.map_err(Failure::Stopped)?
+                within_step(self.control, asked).await.map_err(Failure::Stopped)?
             };
             self.take_azure_project(server, &place, project, own_urls).await?;
             let repository = self.take_azure_repository(server, &place, repository, own_urls).await?;
             return Ok((place, repository));
         }
-        let project = until_stopped(self.control, server.project(&place)).await.map_err(Failure::Stopped)?;
+        let project = within_step(self.control, server.project(&place)).await.map_err(Failure::Stopped)?;
         let place = match &self.request.test_repository {
             Some(name) => {
                 let name = name.clone();
@@ -161,7 +161,7 @@ impl Test<'_> {
         };
         self.admitted_url(&AnyPlace::AzureDevops(place.clone()))?;
         let repository =
-            until_stopped(self.control, server.repository(&place)).await.map_err(Failure::Stopped)?;
+            within_step(self.control, server.repository(&place)).await.map_err(Failure::Stopped)?;
         let repository = self.take_azure_repository(server, &place, repository, own_urls).await?;
         Ok((place, repository))
     }
@@ -183,7 +183,7 @@ impl Test<'_> {
         self.take_azure_project(server, place, project, own_urls).await?;
         let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::AzureDevops(place.clone())).is_ok();
         let first = azure_devops::first_repository(&server.api, place, &server.release, is_admitted);
-        let first = until_stopped(self.control, first).await.map_err(Failure::Stopped)?;
+        let first = within_step(self.control, first).await.map_err(Failure::Stopped)?;
         let found = self.first_found(first)?;
         if let Some(found) = &found {
             self.log.fact("test_repository", found.names());

@@ -13,7 +13,7 @@ use crate::provider::rest::{Api, MAX_TEXT_CHARS, shown};
 use crate::provider::{Place as AnyPlace, ProviderError, Scope};
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
-use crate::task::stop::until_stopped;
+use crate::task::stop::within_step;
 
 /// The least scope that lets a token clone.
 const SCOPE_GIT: &str = SCOPES_GIT[0];
@@ -92,11 +92,11 @@ impl Test<'_> {
     ) -> Result<Place, Failure> {
         self.set_gitlab_server();
         self.log.begin(Stage::Authenticate);
-        let token = until_stopped(self.control, gitlab::authenticate(api, &place, is_oauth)).await;
+        let token = within_step(self.control, gitlab::authenticate(api, &place, is_oauth)).await;
         let mut token = token.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
         self.api_accepted = true;
         self.log.begin(Stage::Authorize);
-        let learned = until_stopped(self.control, Box::pin(learn(api, &place, &token, is_oauth))).await;
+        let learned = within_step(self.control, Box::pin(learn(api, &place, &token, is_oauth))).await;
         let learned = learned.map_err(Failure::Stopped)?;
         if let Some(told) = learned.oauth {
             token = TokenFacts { user: token.user, rate_limit: token.rate_limit, ..told };
@@ -255,7 +255,7 @@ impl Test<'_> {
         }
         let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::Gitlab(place.clone())).is_ok();
         let first = gitlab::first_repository(api, &place, is_admitted);
-        let first = until_stopped(self.control, first).await.map_err(Failure::Stopped)?;
+        let first = within_step(self.control, first).await.map_err(Failure::Stopped)?;
         let Some(found) = self.first_found(first)? else { return Ok(place) };
         self.log.fact("test_repository", found.full_path());
         Ok(found)

@@ -11,7 +11,7 @@ use crate::remote_url::Scheme;
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
 use crate::task::login::{Prepared, https_remote};
-use crate::task::stop::until_stopped;
+use crate::task::stop::within_step;
 use crate::task::target::Target;
 
 impl Test<'_> {
@@ -95,7 +95,7 @@ impl Test<'_> {
             scope: self.request.scope,
         };
         let (anonymous, trace) = Api::anonymous(client.clone()).traced();
-        let identified = until_stopped(self.control, detect::identify(&anonymous, known)).await;
+        let identified = within_step(self.control, detect::identify(&anonymous, known)).await;
         let identified = identified.map_err(Failure::Stopped)?;
         self.note_evidence(Stage::Identify, &trace, identified.is_err());
         let identified = identified.map_err(Failure::Provider)?;

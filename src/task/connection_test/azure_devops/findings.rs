@@ -14,7 +14,7 @@ use crate::provider::rest::Trace;
 use crate::report::{Code, Stage};
 use crate::task::connection_test::{Capability, RepositoryFacts, Test};
 use crate::task::diagnose::Failure;
-use crate::task::stop::until_stopped;
+use crate::task::stop::within_step;
 
 /// How long a list of names may take that only a remedy is made of.
 const NAMES_LIMIT: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ impl Test<'_> {
         names: impl Future<Output = Vec<String>>,
     ) -> Result<Vec<String>, Failure> {
         let names = tokio::time::timeout(NAMES_LIMIT, names);
-        let names = until_stopped(self.control, names).await.map_err(Failure::Stopped)?;
+        let names = within_step(self.control, names).await.map_err(Failure::Stopped)?;
         let near = near(wanted, &names.unwrap_or_default());
         if !near.is_empty() {
             self.log.fact_at(stage, "near", near.clone());
