@@ -310,6 +310,7 @@ async fn limits_pages_and_maintenance_are_named() {
         let outcome = scene.by("glpat-read", WEB).await;
         scene.server().clear_fault();
         expect(&outcome, code, stage);
+        assert!(outcome.facts("identify")["request_id"].is_string(), "{:#}", outcome.0);
         if code == "rate_limited" {
             assert!(remedy(&outcome).contains("7 s"), "{}", remedy(&outcome));
         }

@@ -17,7 +17,7 @@ use crate::credential::{Credential, Material, basic};
 use crate::dial::HttpClient;
 use crate::secret::Secret;
 
-pub use answers::{reason, shows_marks};
+pub use answers::{reason, request_id, shows_marks};
 pub(super) use place::root_of;
 pub use place::{Place, is_cloud_host};
 pub use project::{Found, Project, account, first_repository, project};

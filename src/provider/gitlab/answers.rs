@@ -55,6 +55,11 @@ pub fn shows_marks(answer: &Answer) -> bool {
     answer.header("x-gitlab-meta").is_some()
 }
 
+/// The number by which the server's log knows the request.
+pub fn request_id(answer: &Answer) -> Option<String> {
+    Some(shown(answer.header("x-request-id")?, MAX_TEXT_CHARS)).filter(|id| !id.is_empty())
+}
+
 /// The JSON of a good answer, or what the answer means.
 pub(super) fn judge(answer: &Answer, expected: &'static str) -> Result<Value, ProviderError> {
     match answer.status {

@@ -5,6 +5,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{EXPIRY_WARNING_DAYS, Test};
 use crate::dial::{CertificateFacts, Destination, DialError, HttpClient, Stream};
+use crate::provider::rest::Trace;
+use crate::provider::{azure_devops, gitlab};
 use crate::remote_url::Scheme;
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
@@ -16,6 +18,24 @@ use crate::task::target::Target;
 pub const CLOCK_WARNING_SECONDS: i64 = 60;
 
 impl Test<'_> {
+    /// Notes what the last answer carries for whoever looks into the server's log. What a server says of a
+    /// call that succeeded is no error of it.
+    pub(super) fn note_evidence(&self, stage: Stage, trace: &Trace, has_failed: bool) {
+        let Some(answer) = trace.last() else { return };
+        let mut facts = azure_devops::evidence(&answer);
+        if let Some(id) = gitlab::request_id(&answer) {
+            facts.entry("request_id").or_insert(id.into());
+        }
+        if has_failed {
+            facts.insert("status".to_owned(), answer.status.into());
+        } else {
+            facts.remove("service_error");
+        }
+        for (name, value) in facts {
+            self.log.fact_at(stage, &name, value);
+        }
+    }
+
     /// One connection for its measurements, and the client that does the rest.
     pub(super) async fn connect(&mut self, target: &Target) -> Result<HttpClient, Failure> {
         let destination = Destination::for_url(&target.url, &target.server);

@@ -92,8 +92,11 @@ impl Test<'_> {
     ) -> Result<Place, Failure> {
         self.set_gitlab_server();
         self.log.begin(Stage::Authenticate);
-        let token = within_step(self.control, gitlab::authenticate(api, &place, is_oauth)).await;
-        let mut token = token.map_err(Failure::Stopped)?.map_err(Failure::Provider)?;
+        let (traced, trace) = api.traced();
+        let token = within_step(self.control, gitlab::authenticate(&traced, &place, is_oauth)).await;
+        let token = token.map_err(Failure::Stopped)?;
+        self.note_evidence(Stage::Authenticate, &trace, token.is_err());
+        let mut token = token.map_err(Failure::Provider)?;
         self.api_accepted = true;
         self.log.begin(Stage::Authorize);
         let learned = within_step(self.control, Box::pin(learn(api, &place, &token, is_oauth))).await;

@@ -10,7 +10,6 @@ use crate::provider::azure_devops::{
     self, OwnUrls, Place, Project, Release, Repository, SUPPORT_WARNING_DAYS,
 };
 use crate::provider::near::near;
-use crate::provider::rest::Trace;
 use crate::report::{Code, Stage};
 use crate::task::connection_test::{Capability, RepositoryFacts, Test};
 use crate::task::diagnose::Failure;
@@ -20,26 +19,6 @@ use crate::task::stop::within_step;
 const NAMES_LIMIT: Duration = Duration::from_secs(5);
 
 impl Test<'_> {
-    /// Notes what the last answer carries for whoever looks into the server's log. What a server says of a
-    /// call that succeeded is no error of it.
-    pub(in crate::task::connection_test) fn note_evidence(
-        &self,
-        stage: Stage,
-        trace: &Trace,
-        has_failed: bool,
-    ) {
-        let Some(answer) = trace.last() else { return };
-        let mut facts = azure_devops::evidence(&answer);
-        if has_failed {
-            facts.insert("status".to_owned(), answer.status.into());
-        } else {
-            facts.remove("service_error");
-        }
-        for (name, value) in facts {
-            self.log.fact_at(stage, &name, value);
-        }
-    }
-
     /// Notes what the server told about a path that it does not have.
     pub(super) fn azure_failure(&self, error: ProviderError) -> Failure {
         if let ProviderError::CollectionUnknown { right, known, .. } = &error {
