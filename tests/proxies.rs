@@ -187,9 +187,17 @@ async fn what_a_proxy_refuses_is_told_apart() {
     let socks = Socks::start(Some((USER, "another")));
     let plain = Proxy::start(USER, PASSWORD);
     let on = |kind, port, login| through(lab.on_azure(REPOSITORY), kind, port, login);
+    // tinyproxy has an answer of its own for a password that is wrong: 401.
+    let other = Proxy::start(USER, "another");
+    let wrong = || on(ProxyKind::Http, other.port(), true);
+    let told = wrong().run().await;
+    assert_eq!(told.facts("proxy")["status"], 401);
+    let summary = told.0["diagnosis"]["summary"].as_str().unwrap();
+    assert!(summary.contains("the proxy did not accept the user and password"), "{summary}");
     let cases = [
         (on(ProxyKind::Socks5, socks.port(), false), "proxy_auth_required"),
         (on(ProxyKind::Socks5, socks.port(), true), "proxy_auth_required"),
+        (wrong(), "proxy_auth_required"),
         (on(ProxyKind::Http, closed_port(), false), "proxy_unreachable"),
         (on(ProxyKind::Socks5, closed_port(), false), "proxy_unreachable"),
     ];
@@ -215,7 +223,10 @@ async fn what_a_proxy_refuses_is_told_apart() {
     // A real one that does not reach the target says so by a status.
     let url = format!("https://127.0.0.1:{}/web.git", closed_port());
     let away = |kind, port, login| through(Trial::of(Some(Provider::Git), &url, &url), kind, port, login);
-    expect(&away(ProxyKind::Http, plain.port(), true).run().await, "proxy_refused", "proxy");
+    let missed = away(ProxyKind::Http, plain.port(), true).run().await;
+    expect(&missed, "proxy_refused", "proxy");
+    let remedies = missed.0["diagnosis"]["remedies"].to_string();
+    assert!(remedies.contains("did not reach") && !remedies.contains("its rules refuse it"), "{remedies}");
     assert_eq!(lab.azure().connections(), 0);
 }
 

@@ -70,7 +70,7 @@ pub enum DialError {
         /// Why, as for a server.
         cause: Box<DialError>,
     },
-    /// The proxy answered 407, or took none of the ways of SOCKS to authenticate that it was offered.
+    /// The proxy answered 407, or 401 to the user and password that it got, or took none of the ways of SOCKS to authenticate that it was offered.
     #[error("the proxy {proxy} demands authentication")]
     ProxyAuthRequired {
         /// The proxy as `host:port`.
@@ -82,7 +82,7 @@ pub enum DialError {
         /// Whether a user and a password were sent and not accepted.
         credentials_sent: bool,
     },
-    /// The proxy refused the tunnel: with another status than 2xx and 407, or by a reply of SOCKS.
+    /// The proxy refused the tunnel: with a status that says neither yes nor who are you, or by a reply of SOCKS.
     #[error("the proxy {proxy} refused the tunnel with {reply}")]
     ProxyRefused {
         /// The proxy as `host:port`.

@@ -44,13 +44,19 @@ pub(super) async fn open(
     answer.record(log);
     match answer.status {
         200..300 => Ok(()),
-        407 => Err(DialError::ProxyAuthRequired {
-            proxy: shown,
-            kind: proxy.kind,
-            schemes: answer.schemes,
-            credentials_sent: proxy.authorization.is_some(),
-        }),
+        // tinyproxy says 407 to nobody and 401 to somebody whom it does not know; a tunnel has no other login.
+        407 => Err(refused_login(shown, proxy, answer)),
+        401 if proxy.authorization.is_some() => Err(refused_login(shown, proxy, answer)),
         status => Err(DialError::ProxyRefused { proxy: shown, reply: ProxyReply::Status(status) }),
+    }
+}
+
+fn refused_login(shown: String, proxy: &ProxyServer, answer: Answer) -> DialError {
+    DialError::ProxyAuthRequired {
+        proxy: shown,
+        kind: proxy.kind,
+        schemes: answer.schemes,
+        credentials_sent: proxy.authorization.is_some(),
     }
 }
 

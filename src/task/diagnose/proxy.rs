@@ -8,8 +8,12 @@ use crate::report::Code;
 /// Schemes that take a Windows login of the host itself, which this program has none of.
 const WINDOWS_SCHEMES: [&str; 3] = ["negotiate", "ntlm", "kerberos"];
 
-/// Statuses by which an HTTP proxy says that it did not reach the target (RFC 9110, section 15.6).
-const NOT_REACHED: [u16; 3] = [502, 503, 504];
+/// Statuses by which an HTTP proxy says that it did not reach the target (RFC 9110, section 15.6); tinyproxy says
+/// 500.
+const NOT_REACHED: [u16; 4] = [500, 502, 503, 504];
+
+/// Statuses by which an HTTP proxy says that its rules are against a tunnel.
+const AGAINST_RULES: [u16; 2] = [403, 405];
 
 pub(super) fn proxy(error: &DialError, subject: &Subject) -> Finding {
     let seen = error.to_string();
@@ -18,7 +22,8 @@ pub(super) fn proxy(error: &DialError, subject: &Subject) -> Finding {
         DialError::ProxyProtocol { kind, .. } => (Code::ProxyUnreachable, seen, vec![other_kind(*kind)]),
         DialError::ProxyTls { proxy, cause } => of_proxy(proxy, cause, subject),
         DialError::ProxyAuthRequired { kind, schemes, credentials_sent, .. } => {
-            let sent = if *credentials_sent { ", and did not accept what was sent" } else { "" };
+            let sent =
+                if *credentials_sent { ": the proxy did not accept the user and password" } else { "" };
             let offers =
                 if schemes.is_empty() { String::new() } else { format!(" ({})", schemes.join(", ")) };
             let remedies = authentication(*kind, schemes);
@@ -106,6 +111,9 @@ fn refusal(proxy: &str, reply: ProxyReply, subject: &Subject) -> Vec<String> {
         ProxyReply::Status(status) if NOT_REACHED.contains(&status) => vec![format!(
             "The proxy {proxy} did not reach {host} itself: have its name resolution and its way there checked; its \
              log says which failed."
+        )],
+        ProxyReply::Status(status) if !AGAINST_RULES.contains(&status) => vec![format!(
+            "Look into the log of the proxy {proxy}: it names why it answered {status} to CONNECT for {host}."
         )],
         ProxyReply::Status(_) | ProxyReply::Socks(2) => {
             vec![format!("Have {host} allowed at the proxy {proxy}; its rules refuse it.")]
