@@ -78,6 +78,7 @@ fn world(azure: AzureDevOps, gitlab: Gitlab, web: &Path, empty: &Path) -> World 
         .with_pat("ada", "azure-full-access", &["app_token"])
         .with_pat("ada", "azure-code-only", &["vso.code"])
         .with_pat("ada", "azure-project-only", &["vso.project"])
+        .with_pat("ada", "azure-work-only", &["vso.work"])
         .with_pat("ada", GITLAB_PAT, &["read_repository", "read_api"])
         .with_pat("ada", GIT_ONLY_PAT, &["read_repository"])
         .with_pat("ada", API_ONLY_PAT, &["read_api"])
@@ -165,6 +166,16 @@ async fn azure_projects_and_collections_read_a_repository_where_they_can() {
     let without = lab.on_azure("/Coll").pat("azure-project-only").run().await;
     assert!(without.succeeded(), "{:#}", without.0);
     assert_eq!(without.warnings(), ["git_not_tried"]);
+    // The scope that is enough for git is enough to find a repository.
+    for (path, call) in [("/Coll", "the list of projects"), ("/Coll/My%20Shop", "the project's entry")] {
+        let code_only = lab.on_azure(path).pat("azure-code-only").run().await;
+        assert!(code_only.succeeded(), "{path}: {:#}", code_only.0);
+        assert_eq!(code_only.warnings(), ["api_refused"]);
+        let summary = code_only.0["warnings"][0]["summary"].as_str().unwrap();
+        assert!(summary.contains(&format!("{call} needs the scope vso.project")), "{summary}");
+        assert_eq!(code_only.0["capabilities"]["read_code"], "yes");
+        assert_eq!(code_only.0["capabilities"]["read_projects"], "no");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

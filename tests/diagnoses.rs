@@ -251,9 +251,10 @@ async fn a_missing_scope_is_named_by_the_providers_own_name() {
         assert_eq!(outcome.0["credential"]["missing_scopes"], serde_json::json!(["vso.code"]));
         assert!(outcome.0["diagnosis"]["remedies"][0].as_str().unwrap().contains("vso.code"));
         assert_eq!(outcome.0["capabilities"]["read_code"], "no");
-        let account = lab.on_azure("/Coll").pat("azure-code-only").run().await;
+        let account = lab.on_azure("/Coll").pat("azure-work-only").run().await;
         expect(&account, "scope_missing", "authorize");
-        assert_eq!(account.0["credential"]["missing_scopes"], serde_json::json!(["vso.project"]));
+        let missing = serde_json::json!(["vso.code", "vso.project"]);
+        assert_eq!(account.0["credential"]["missing_scopes"], missing);
     }
     let lab = Lab::start();
     let outcome = lab.on_gitlab(PROJECT).pat("glpat-api-only").run().await;
@@ -262,6 +263,7 @@ async fn a_missing_scope_is_named_by_the_providers_own_name() {
     let group = lab.on_gitlab("/shop").pat("glpat-git-only").scope(Scope::Account).run().await;
     expect(&group, "scope_missing", "authorize");
     assert_eq!(group.0["credential"]["missing_scopes"], serde_json::json!(["read_api"]));
+    assert_eq!(group.0["capabilities"]["read_code"], "unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]

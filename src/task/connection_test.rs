@@ -22,6 +22,7 @@ use super::login::Prepared;
 use super::stop::{REFERENCES_TIMEOUT, within_limit};
 use super::{TargetSpec, Tools, stages};
 use crate::git::{self, Control, Remote, Summary};
+use crate::provider;
 use crate::provider::rest::{MAX_TEXT_CHARS, shown};
 use crate::provider::{Place, Provider, ProviderError, Scope};
 use crate::report::{Code, Stage, StageLog, StageRecord};
@@ -104,8 +105,23 @@ struct Test<'a> {
 /// A call that was refused to somebody who is signed in.
 struct Refused {
     stage: Stage,
+    /// What was asked for, as the subject of a sentence.
+    call: &'static str,
     scopes: Vec<String>,
     said: Option<String>,
+}
+
+impl Refused {
+    fn seen(&self) -> String {
+        let mut seen = match self.scopes.first() {
+            Some(scope) => format!("{} needs the scope {scope}", self.call),
+            None => format!("{} was refused", self.call),
+        };
+        if let Some(said) = &self.said {
+            seen += &format!("; it says `{}`", said.trim_end_matches('.'));
+        }
+        seen
+    }
 }
 
 impl Test<'_> {
@@ -145,12 +161,13 @@ impl Test<'_> {
     fn note_refusal<T>(
         &mut self,
         stage: Stage,
+        call: &'static str,
         result: Result<T, ProviderError>,
     ) -> Result<Option<T>, Failure> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(ProviderError::Forbidden { scopes, said }) => {
-                self.refused.push(Refused { stage, scopes, said });
+                self.refused.push(Refused { stage, call, scopes, said });
                 Ok(None)
             }
             Err(error) => Err(Failure::Provider(error)),
@@ -219,12 +236,7 @@ impl Test<'_> {
             self.warn(Code::RepositoryEmpty, Stage::References, "", vec![]);
         }
         for refused in std::mem::take(&mut self.refused) {
-            let seen = match refused.said {
-                Some(said) => format!("it says `{}`", said.trim_end_matches('.')),
-                None => String::new(),
-            };
-            let remedy = refused.scopes.first().map(|scope| format!("The scope for it is {scope}."));
-            self.warn(Code::ApiRefused, refused.stage, &seen, remedy.into_iter().collect());
+            self.warn(Code::ApiRefused, refused.stage, &refused.seen(), vec![]);
         }
         if let Some(refused) = self.refused_beside.take() {
             self.warn(Code::ApiRefused, refused.stage, &refused.reason, refused.remedies);
@@ -259,8 +271,10 @@ impl Test<'_> {
                 self.report.stages = stages::failed(self.log, stage, &self.planned);
                 self.report.diagnosis = Some(diagnose::failure(&failed, stage, &self.subject));
                 if let Failure::ScopeMissing { scopes, .. } = failed {
+                    if scopes.iter().any(|scope| is_for_code(scope)) {
+                        self.report.capabilities.read_code = Capability::No;
+                    }
                     self.report.credential.missing_scopes = scopes;
-                    self.report.capabilities.read_code = Capability::No;
                 }
             }
         }
@@ -268,4 +282,10 @@ impl Test<'_> {
         self.report.duration = since.elapsed();
         self.report
     }
+}
+
+/// Whether a scope is one that lets a token read code, by either provider's name for it.
+fn is_for_code(scope: &str) -> bool {
+    // Azure DevOps names the broader ones after the least: vso.code_write, vso.code_manage, vso.code_full.
+    scope.starts_with(provider::azure_devops::SCOPE_CODE) || provider::gitlab::SCOPES_GIT.contains(&scope)
 }

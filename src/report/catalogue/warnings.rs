@@ -102,8 +102,10 @@ pub(super) static GIT_NOT_TRIED: Entry = Entry {
 pub(super) static API_REFUSED: Entry = Entry {
     code: "api_refused",
     stages: &[Stage::Identify, Stage::Authenticate, Stage::Authorize, Stage::Repository],
-    cause: "Git works, but the server's API refuses this credential",
-    remedies: &["Give the token a scope for the API (vso.project, read_api), if the API is needed."],
+    cause: "Git works, but not all of the server's API does",
+    remedies: &[
+        "Nothing need be done for tests and clones. Where the API is needed, give the token the scope for it (vso.project, read_api).",
+    ],
     seen: "A call of the API was refused, and git read the repository with the same credential afterwards, or with its own beside api_credential.",
     why: "The token was made for git alone, or the one for REST does not work. Clones work; statuses, webhooks and lists of repositories do not.",
     on_azure_devops: "User settings → Personal access tokens → Edit → Scopes: add Project and Team (Read).",

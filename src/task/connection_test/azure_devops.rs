@@ -174,16 +174,17 @@ impl Test<'_> {
         project: Asked<Project>,
         own_urls: &mut OwnUrls,
     ) -> Result<Option<Place>, Failure> {
-        // Without a repository in sight the list of projects is all that the target is about.
-        if let Err(ProviderError::Forbidden { scopes, said }) = project.answer {
-            self.note_evidence(Stage::Authorize, &project.trace, true);
-            self.report.capabilities.read_projects = Capability::No;
-            return Err(Failure::ScopeMissing { scopes, said });
-        }
+        let is_refused = project.answer.as_ref().is_err_and(ProviderError::is_forbidden);
         self.take_azure_project(server, place, project, own_urls).await?;
         let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::AzureDevops(place.clone())).is_ok();
         let first = azure_devops::first_repository(&server.api, place, &server.release, is_admitted);
-        let first = within_step(self.control, first).await.map_err(Failure::Stopped)?;
+        let first = match within_step(self.control, first).await.map_err(Failure::Stopped)? {
+            // A token for git alone may list repositories and not projects. One that may do neither has no use here.
+            Err(ProviderError::Forbidden { said, .. }) if is_refused => {
+                return Err(self.scope_missing(SCOPE_CODE, said));
+            }
+            first => first,
+        };
         let found = self.first_found(first)?;
         if let Some(found) = &found {
             self.log.fact("test_repository", found.names());

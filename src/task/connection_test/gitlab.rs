@@ -21,6 +21,9 @@ const SCOPE_GIT: &str = SCOPES_GIT[0];
 /// The least scope that lets a token read by the API.
 const SCOPE_READ: &str = SCOPES_READ[0];
 
+/// What is asked for about a project, as a warning names it.
+const PROJECT_CALL: &str = "the project's entry";
+
 /// How long a call may take that a test can do without.
 const OPTIONAL_CALL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -211,11 +214,16 @@ impl Test<'_> {
         if place.scope() == Scope::Repository {
             let Some(found) = found else {
                 let scopes = vec![SCOPE_READ.to_owned()];
-                self.refused.push(Refused { stage: Stage::Authorize, scopes, said: None });
+                self.refused.push(Refused {
+                    stage: Stage::Authorize,
+                    call: PROJECT_CALL,
+                    scopes,
+                    said: None,
+                });
                 return Ok(place);
             };
             self.log.begin(Stage::Repository);
-            match self.note_refusal(Stage::Repository, found)? {
+            match self.note_refusal(Stage::Repository, PROJECT_CALL, found)? {
                 Some(Found::Group) => return self.gitlab_group(api, place.as_group()).await,
                 Some(Found::Project(project)) => self.take_project(&place, token, &project),
                 None => {}

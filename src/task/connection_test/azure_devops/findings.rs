@@ -66,7 +66,11 @@ impl Test<'_> {
             Err(error @ ProviderError::CollectionUnknown { .. }) => return Err(self.azure_failure(error)),
             answer => answer,
         };
-        if let Some(project) = self.note_refusal(Stage::Authorize, answer)? {
+        let call = match place.project() {
+            Some(_) => "the project's entry",
+            None => "the list of projects",
+        };
+        if let Some(project) = self.note_refusal(Stage::Authorize, call, answer)? {
             own_urls.add_links(project.links);
         }
         Ok(())
@@ -89,7 +93,7 @@ impl Test<'_> {
             }
             answer => answer,
         };
-        let found = self.note_refusal(Stage::Repository, answer)?;
+        let found = self.note_refusal(Stage::Repository, "the repository's entry", answer)?;
         if let Some(repository) = &found {
             self.log.fact("repository", place.names());
             own_urls.add_links(repository.links.clone());
