@@ -8,6 +8,7 @@
 mod clock;
 mod connect;
 mod error;
+mod evidence;
 mod http;
 mod interception;
 mod names;
@@ -31,6 +32,7 @@ pub use error::{
     CaFileProblem, CertificateProblem, ClientCertificateProblem, DialError, HttpError, Interception,
     Obstacle, ProxyReply, ResolverProblem,
 };
+pub use evidence::evidence;
 pub use http::{HttpClient, READ_TIMEOUT, read_limited};
 pub use names::{LookupError, Names, SystemNames};
 pub use proxy::ProxyEnvironment;

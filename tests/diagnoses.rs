@@ -448,4 +448,17 @@ async fn plain_git_servers_are_diagnosed_by_git_alone() {
     expect(&trial("/web.git").pat("wrong").run().await, "pat_rejected", "authenticate");
     expect(&trial("/nope.git").pat("right").run().await, "repository_not_found_or_denied", "repository");
     expect(&trial("/web.git").run().await, "credential_missing", "authenticate");
+    let rejected = trial("/web.git").pat("wrong").run().await;
+    let facts = rejected.facts("authenticate");
+    assert_eq!(
+        (&facts["status"], &facts["schemes"]),
+        (&401.into(), &serde_json::json!(["Basic"])),
+        "{facts:#}"
+    );
+    assert!(facts["server_header"].as_str().unwrap().starts_with("nginx"), "{facts:#}");
+    let mut unnamed = trial("/nope.git").pat("right");
+    (unnamed.request.provider, unnamed.server.provider) = (None, None);
+    let hidden = unnamed.run().await;
+    expect(&hidden, "repository_not_found_or_denied", "repository");
+    assert_eq!(hidden.facts("identify")["schemes"], serde_json::json!(["Basic"]));
 }

@@ -256,7 +256,7 @@ async fn answers_that_are_not_gits_have_names() {
     let hour = Duration::from_secs(3600);
     assert!(matches!(error, Error::RateLimited { retry_after: Some(wait) } if wait == hour), "{error:?}");
     let (error, _) = one("403 Forbidden", "", "no").await;
-    assert!(matches!(&error, Error::Forbidden { body } if body == "no"), "{error:?}");
+    assert!(matches!(&error, Error::Forbidden { body, .. } if body == "no"), "{error:?}");
     let (error, _) = one("503 Unavailable", html, "").await;
     assert!(matches!(error, Error::ServerError { status: 503, .. }), "{error:?}");
 }

@@ -63,8 +63,40 @@ async fn a_web_server_that_is_no_git_server_is_named_without_any_secret() {
         let outcome = trial.pat("token-canary").run().await;
         assert_eq!(outcome.diagnosis(), ("not_a_git_server", "identify"), "{:#}", outcome.0);
     }
+    let unnamed = Trial::of(None, &nginx.url(), &format!("{}/team/web.git", nginx.url()));
+    let outcome = unnamed.trust(authority.ca_file()).run().await;
+    assert_eq!(outcome.diagnosis(), ("not_a_git_server", "identify"), "{:#}", outcome.0);
     let requests = nginx.requests();
     assert!(!requests.is_empty() && requests.iter().all(|line| line.ends_with(" no")), "{requests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_server_is_taken_for_git_by_nobody_without_a_reason() {
+    let scratch = tempfile::tempdir().unwrap();
+    let authority = Authority::create(scratch.path()).unwrap();
+    let page = "default_type text/html; return 200 '<html>welcome</html>';";
+    for directive in ["return 403;", "return 404;", page, "return 301 https://elsewhere.example$request_uri;"]
+    {
+        let nginx = Nginx::plan(scratch.path()).with_directive(directive).start(&authority);
+        let url = format!("{}/team/web.git", nginx.url());
+        let trial =
+            |provider| Trial::of(provider, &nginx.url(), &url).trust(authority.ca_file()).pat("canary");
+        let outcome = trial(None).run().await;
+        assert_eq!(outcome.diagnosis(), ("not_a_git_server", "identify"), "{directive}: {:#}", outcome.0);
+        assert_eq!(outcome.0["target"]["provider"], serde_json::Value::Null);
+        assert!(outcome.facts("identify")["server_header"].as_str().unwrap().starts_with("nginx"));
+        assert!(!outcome.stages("passed").contains(&"authenticate"), "{:#}", outcome.0);
+        if directive == "return 403;" {
+            // Whoever names the kind is told what is known, which is nothing of scopes.
+            let outcome = trial(Some(Provider::Git)).run().await;
+            assert_eq!(
+                outcome.diagnosis(),
+                ("repository_not_found_or_denied", "repository"),
+                "{:#}",
+                outcome.0
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

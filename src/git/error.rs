@@ -77,12 +77,16 @@ pub enum Error {
     Forbidden {
         /// The beginning of the answer's body.
         body: String,
+        /// Whether the body is a page of HTML, as a web server of any kind has it.
+        is_page: bool,
     },
     /// 404 or 410.
     #[error("the server knows no repository at that path")]
     NotFound {
         /// The beginning of the answer's body.
         body: String,
+        /// Whether the body is a page of HTML, as a web server of any kind has it.
+        is_page: bool,
     },
     /// 429.
     #[error("the server limits the rate of requests")]
@@ -222,6 +226,31 @@ impl From<ssh::Error> for Error {
 }
 
 impl Error {
+    /// The status of the answer of HTTP that this is about, where it is about one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Unauthorized { .. } => Some(401),
+            Self::Forbidden { .. } => Some(403),
+            Self::NotFound { .. } => Some(404),
+            Self::RateLimited { .. } => Some(429),
+            Self::SignInPage { status, .. }
+            | Self::Redirected { status, .. }
+            | Self::ServerError { status, .. }
+            | Self::UnexpectedAnswer { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether any web server answers so: with a page of its own, or with the way to another host.
+    pub fn is_of_web_server(&self) -> bool {
+        match self {
+            Self::Forbidden { is_page, .. } | Self::NotFound { is_page, .. } => *is_page,
+            Self::SignInPage { status, location } => *status == 200 && location.is_none(),
+            Self::Redirected { same_origin, .. } => !same_origin,
+            _ => false,
+        }
+    }
+
     /// The stage where this shows, given the one that ran.
     pub fn stage(&self, running: Option<Stage>) -> Stage {
         match self {

@@ -16,7 +16,7 @@ use super::pkt::scrubbed;
 use super::transport::refused;
 use super::wire::Wire;
 use super::{Error, Limit};
-use crate::dial::{HttpClient, HttpError};
+use crate::dial::{self, HttpClient, HttpError};
 use crate::remote_url;
 use crate::report::Stage;
 use crate::secret::Secret;
@@ -103,7 +103,8 @@ pub(super) fn ask_for_list(
     };
     let mut response = send(&shared.base(wire))?;
     if response.status().is_redirection() {
-        let base = same_origin_base(client, wire.url.path(), &response)?;
+        let base = same_origin_base(client, wire.url.path(), &response)
+            .inspect_err(|_| note_evidence(wire, &response))?;
         response = send(&base)?;
         if !is_same_repository(wire.url.path(), &base) {
             wire.note_move(base.clone());
@@ -181,11 +182,18 @@ fn expect_git(wire: &Wire, response: Response, expected_type: &str) -> Result<Re
     }
     let code = status.as_u16();
     let headers = response.headers().clone();
+    note_evidence(wire, &response);
     let body = || -> Result<String, Error> { explanation(wire, response) };
     Err(match status {
-        StatusCode::UNAUTHORIZED => Error::Unauthorized { schemes: offered_schemes(&headers), body: body()? },
-        StatusCode::FORBIDDEN => Error::Forbidden { body: body()? },
-        StatusCode::NOT_FOUND | StatusCode::GONE => Error::NotFound { body: body()? },
+        StatusCode::UNAUTHORIZED => {
+            let schemes = offered_schemes(&headers);
+            if !schemes.is_empty() {
+                wire.log.fact("schemes", schemes.clone());
+            }
+            Error::Unauthorized { schemes, body: body()? }
+        }
+        StatusCode::FORBIDDEN => Error::Forbidden { body: body()?, is_page },
+        StatusCode::NOT_FOUND | StatusCode::GONE => Error::NotFound { body: body()?, is_page },
         StatusCode::TOO_MANY_REQUESTS => Error::RateLimited { retry_after: retry_after(&headers) },
         status if status.is_server_error() => Error::ServerError { status: code, body: body()? },
         status if status.is_redirection() => {
@@ -197,6 +205,13 @@ fn expect_git(wire: &Wire, response: Response, expected_type: &str) -> Result<Re
         status if status.is_success() && is_page => Error::SignInPage { status: code, location: None },
         _ => Error::UnexpectedAnswer { status: code, content_type, first_bytes: body()? },
     })
+}
+
+/// Notes what the head of an answer that is not git's tells.
+fn note_evidence(wire: &Wire, response: &Response) {
+    for (name, value) in dial::evidence(response.status(), response.headers()) {
+        wire.log.fact(&name, value);
+    }
 }
 
 fn content_type(response: &Response) -> Option<String> {

@@ -155,10 +155,15 @@ async fn identify_unknown(anonymous: &Api, known: Known<'_>) -> Result<Identifie
     if is_below(known.url, azure_devops::OLD_VIRTUAL_DIRECTORY) {
         return Ok(match azure_devops::identify_directory(anonymous).await? {
             Some(greeting) => Identified::azure(azure_place(known), greeting),
-            None => Identified::without_greeting(Place::Git(known.url.clone()), Vec::new()),
+            None => Identified::without_greeting(Place::Git(known.url.clone()), answer.schemes()),
         });
     }
-    let root = own_root(anonymous, known.url).await?;
+    let at_root = anonymous.get("/").await?;
+    let schemes = match answer.schemes() {
+        none if none.is_empty() => at_root.schemes(),
+        schemes => schemes,
+    };
+    let root = at_root.local_redirect(&known.url.origin());
     if let Some(root) = root.as_deref().filter(|root| is_old_directory(root)) {
         let (asked, answered) = (known.url.path().to_owned(), root.to_owned());
         return Err(ProviderError::WrongBasePath { asked, answered });
@@ -168,9 +173,9 @@ async fn identify_unknown(anonymous: &Api, known: Known<'_>) -> Result<Identifie
         && root.ends_with("/users/sign_in")
         && let Some(place) = gitlab::Place::parse(known.url, &gitlab_root(&root), known.scope)
     {
-        return Ok(Identified::without_greeting(Place::Gitlab(place), Vec::new()));
+        return Ok(Identified::without_greeting(Place::Gitlab(place), schemes));
     }
-    Ok(Identified::without_greeting(Place::Git(known.url.clone()), Vec::new()))
+    Ok(Identified::without_greeting(Place::Git(known.url.clone()), schemes))
 }
 
 /// Where the host's root leads, if that is on the same origin.

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::ProviderError;
-use crate::dial::{HttpClient, HttpError, read_limited};
+use crate::dial::{self, HttpClient, HttpError, read_limited};
 use crate::remote_url;
+use crate::report::Facts;
 use crate::secret::Secret;
 
 /// The largest body of an answer that is read, in bytes.
@@ -134,6 +135,12 @@ impl Answer {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// What helps whoever looks for the reason of a failure, whatever kind of server it is.
+    pub fn evidence(&self) -> Facts {
+        let status = StatusCode::from_u16(self.status);
+        status.map(|status| dial::evidence(status, &self.headers)).unwrap_or_default()
     }
 
     /// The type of the body without its parameters, in lower case.

@@ -68,6 +68,7 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
         planned,
         declared: None,
         list_too_long: false,
+        was_challenged: false,
         api_accepted: false,
         refused: Vec::new(),
         refused_beside: None,
@@ -92,6 +93,8 @@ struct Test<'a> {
     declared: Option<reach::Declared>,
     /// Whether there were more repositories to choose from than an answer may hold.
     list_too_long: bool,
+    /// Whether the server asked for a credential when it was asked without one.
+    was_challenged: bool,
     /// Whether the API has accepted the credential, so that a later refusal is one of scope.
     api_accepted: bool,
     /// What the API refused to the credential that it had accepted.
@@ -185,15 +188,32 @@ impl Test<'_> {
                 self.take_references(&summary);
                 self.check_move(remote, summary.moved_to)
             }
-            Err(error) => match Failure::of_git(error, self.subject.provider) {
-                Failure::Git(git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body })
-                    if self.api_accepted =>
-                {
-                    Err(self.scope_missing(git_scope, Some(body)))
+            Err(error) if self.is_no_git_server(&error) => {
+                self.report.target.provider = None;
+                Err(Failure::Provider(ProviderError::NotThisServer {
+                    expected: Provider::Git,
+                    path: format!("{}/info/refs", remote.url.path()),
+                    status: error.status().unwrap_or_default(),
+                }))
+            }
+            Err(error) => {
+                match Failure::of_git(error, self.subject.provider) {
+                    Failure::Git(
+                        git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body, .. },
+                    ) if self.api_accepted => Err(self.scope_missing(git_scope, Some(body))),
+                    failed => Err(failed),
                 }
-                failed => Err(failed),
-            },
+            }
         }
+    }
+
+    /// Whether nothing speaks for a git server but that nothing spoke for another: nobody named the kind, no
+    /// credential was ever asked for, and git got what any web server has for a path that it does not know.
+    fn is_no_git_server(&self, error: &git::Error) -> bool {
+        let is_assumed = self.subject.provider == Some(Provider::Git)
+            && self.request.provider.is_none()
+            && self.declared.as_ref().is_some_and(|declared| declared.server.provider.is_none());
+        is_assumed && !self.was_challenged && error.is_of_web_server()
     }
 
     /// GitLab leads from a repository's former path to its own one until somebody takes the former. What can be

@@ -120,13 +120,20 @@ impl Failure {
     /// it knows may not go on.
     pub(super) fn of_git(error: git::Error, provider: Option<Provider>) -> Self {
         match &error {
-            git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body }
+            git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body, .. }
                 if provider == Some(Provider::Gitlab) =>
             {
                 match gitlab::reason(body) {
                     Some(denied) => Self::Provider(ProviderError::Denied(denied)),
                     None => error.into(),
                 }
+            }
+            // Nobody but a server with scopes and roles tells one who is signed in from one who is not by a 403.
+            git::Error::Forbidden { .. }
+                if !matches!(provider, Some(Provider::AzureDevops | Provider::Gitlab)) =>
+            {
+                let message = "403 Forbidden".to_owned();
+                Self::Git(git::Error::RepositoryUnavailable { exit_status: None, message })
             }
             _ => error.into(),
         }
@@ -296,7 +303,7 @@ mod tests {
             (Failure::Git(unauthorized()), &pat, ("pat_rejected", "authenticate")),
             (Failure::Git(unauthorized()), &password, ("password_rejected", "authenticate")),
             (
-                Failure::Git(git::Error::NotFound { body: String::new() }),
+                Failure::Git(git::Error::NotFound { body: String::new(), is_page: false }),
                 &pat,
                 ("repository_not_found_or_denied", "repository"),
             ),

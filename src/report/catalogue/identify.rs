@@ -8,7 +8,7 @@ pub(super) static NOT_A_GIT_SERVER: Entry = Entry {
     stages: &[Stage::Identify],
     cause: "Something answers, but there is no Azure DevOps, GitLab or git server at that path",
     remedies: &["Check the path of the URL; copy the clone URL from the server's own page."],
-    seen: "One or two anonymous requests to the places where each kind of server would answer; none of them did in the form that is documented.",
+    seen: "One or two anonymous requests to the places where each kind of server would answer; none of them did in the form that is documented. Where nobody named the kind of server, git was tried as well, and got a web page or the way to another host.",
     why: "The host is another one (a wiki, a portal, a load balancer's default page), or the server lives below a path that the URL lacks.",
     on_azure_devops: "The URL has the form https://host[/tfs]/COLLECTION/PROJECT/_git/REPOSITORY; https://host/COLLECTION/_apis/connectionData must answer with JSON.",
     on_gitlab: "https://host[/root]/api/v4/version must answer with JSON, if only with 401.",

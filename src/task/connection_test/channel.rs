@@ -27,7 +27,9 @@ impl Test<'_> {
             facts.entry("request_id").or_insert(id.into());
         }
         if has_failed {
-            facts.insert("status".to_owned(), answer.status.into());
+            for (name, value) in answer.evidence() {
+                facts.entry(name).or_insert(value);
+            }
         } else {
             facts.remove("service_error");
         }

@@ -9,7 +9,7 @@ use crate::credential::Credential;
 use crate::dial::HttpClient;
 use crate::provider::gitlab::{self, Found, Place, Project, Release, TokenFacts, TokenKind};
 use crate::provider::gitlab::{LEVEL_FOR_HOOKS, LEVEL_FOR_STATUS, SCOPE_WRITE, SCOPES_GIT, SCOPES_READ};
-use crate::provider::rest::{Api, MAX_TEXT_CHARS, shown};
+use crate::provider::rest::{Api, MAX_TEXT_CHARS, Trace, shown};
 use crate::provider::{Place as AnyPlace, ProviderError, Scope};
 use crate::report::{Code, Stage};
 use crate::task::diagnose::Failure;
@@ -35,6 +35,8 @@ struct Learned {
     oauth: Option<TokenFacts>,
     /// `None` where the token's own scopes say that there is nothing to ask for.
     found: Option<Result<Found, ProviderError>>,
+    /// The head of the answer to that.
+    trace: Trace,
 }
 
 impl Test<'_> {
@@ -120,7 +122,7 @@ impl Test<'_> {
         if by_git {
             self.check_git_scope(&place, &token)?;
         }
-        self.gitlab_place_to_read(api, place, &token, learned.found).await
+        self.gitlab_place_to_read(api, place, &token, learned.found, &learned.trace).await
     }
 
     fn take_token(&mut self, token: &TokenFacts) {
@@ -204,6 +206,7 @@ impl Test<'_> {
         place: Place,
         token: &TokenFacts,
         found: Option<Result<Found, ProviderError>>,
+        trace: &Trace,
     ) -> Result<Place, Failure> {
         self.report.capabilities.read_projects = match &found {
             Some(Ok(_)) => Capability::Yes,
@@ -223,12 +226,16 @@ impl Test<'_> {
                 return Ok(place);
             };
             self.log.begin(Stage::Repository);
+            self.note_evidence(Stage::Repository, trace, found.is_err());
             match self.note_refusal(Stage::Repository, PROJECT_CALL, found)? {
                 Some(Found::Group) => return self.gitlab_group(api, place.as_group()).await,
                 Some(Found::Project(project)) => self.take_project(&place, token, &project),
                 None => {}
             }
             return Ok(place);
+        }
+        if let Some(found) = &found {
+            self.note_evidence(Stage::Authorize, trace, found.is_err());
         }
         match found {
             Some(Err(ProviderError::Forbidden { said, .. })) => return Err(self.read_scope_missing(said)),
@@ -277,11 +284,14 @@ impl Test<'_> {
 async fn learn(api: &Api, place: &Place, token: &TokenFacts, is_oauth: bool) -> Learned {
     let may_read = gitlab::allows(token.scopes.as_deref(), &SCOPES_READ);
     let needs_user = token.user.is_none() && token.may_ask_for_user();
+    let (traced, trace) = api.traced();
     let found = async {
         match place.scope() {
             _ if !may_read => None,
-            Scope::Repository => Some(gitlab::project(api, place).await),
-            Scope::Account | Scope::Project => Some(gitlab::account(api, place).await.map(|()| Found::Group)),
+            Scope::Repository => Some(gitlab::project(&traced, place).await),
+            Scope::Account | Scope::Project => {
+                Some(gitlab::account(&traced, place).await.map(|()| Found::Group))
+            }
         }
     };
     let (user, release, oauth, found) = tokio::join!(
@@ -290,7 +300,7 @@ async fn learn(api: &Api, place: &Place, token: &TokenFacts, is_oauth: bool) -> 
         optional(is_oauth, gitlab::oauth(api, place)),
         found
     );
-    Learned { user: user.and_then(Result::ok), release, oauth: oauth.and_then(Result::ok), found }
+    Learned { user: user.and_then(Result::ok), release, oauth: oauth.and_then(Result::ok), found, trace }
 }
 
 /// A call that the test can do without: not made where there is no use in it, and not waited for long.

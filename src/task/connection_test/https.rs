@@ -100,8 +100,14 @@ impl Test<'_> {
         self.note_evidence(Stage::Identify, &trace, identified.is_err());
         let identified = identified.map_err(Failure::Provider)?;
         if provider != Some(Provider::Git) {
-            self.log.fact("provider", identified.place.provider().as_str());
-            self.log.fact("schemes", identified.schemes.clone());
+            // What nobody named and nothing showed is a guess until git has answered.
+            if identified.place.provider() != Provider::Git {
+                self.log.fact("provider", identified.place.provider().as_str());
+            }
+            self.was_challenged = !identified.schemes.is_empty();
+            if self.was_challenged {
+                self.log.fact("schemes", identified.schemes.clone());
+            }
             self.compare_clocks(client);
             self.log.pass();
         }
@@ -120,6 +126,7 @@ impl Test<'_> {
         let remote = https_remote(url, client.clone(), place.provider(), credential);
         self.read_references(&remote, "").await?;
         if place.provider() == Provider::Git {
+            self.log.fact_at(Stage::Identify, "provider", Provider::Git.as_str());
             self.compare_clocks(client);
         }
         Ok(())

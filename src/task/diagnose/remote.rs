@@ -110,7 +110,7 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::Ssh(error) => super::ssh::finding(error, subject),
         git::Error::Unauthorized { .. } if subject.kind.is_none() => super::source::no_credential(subject),
         git::Error::Unauthorized { schemes, .. } => refused(&denied_by(schemes), subject),
-        git::Error::Forbidden { body } => scope_missing(&git_scopes(subject), Some(body), subject),
+        git::Error::Forbidden { body, .. } => scope_missing(&git_scopes(subject), Some(body), subject),
         git::Error::NotFound { .. } => (Code::RepositoryNotFoundOrDenied, subject.url.clone(), vec![]),
         git::Error::RateLimited { retry_after } => rate_limited(*retry_after),
         // A page that pretends that all is well comes from a portal or a web server, and not from a sign-in.
