@@ -269,6 +269,19 @@ async fn a_refused_key_is_tried_once() {
     let outcome = trial(&stricter, &rsa.private_file).run().await;
     expect(&outcome, "ssh_key_rejected", "authenticate");
     assert!(outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("hung up"), "{:#}", outcome.0);
+    for key in [&rsa, &stranger] {
+        let more = Sshd::plan(&[KeyKind::Ed25519]).authorize(key).with_directive("MaxAuthTries 2");
+        let more =
+            more.with_directive("HostbasedAuthentication yes\nAuthenticationMethods publickey,hostbased");
+        let more = more.start();
+        let outcome = trial(&more, &key.private_file).run().await;
+        expect(&outcome, "ssh_key_rejected", "authenticate");
+        let summary = outcome.0["diagnosis"]["summary"].as_str().unwrap();
+        assert!(summary.contains("another factor") && !summary.contains("does not accept"), "{summary}");
+        let log = more.log();
+        assert!(log.contains("Partial publickey") && !log.contains("Failed publickey"), "{log}");
+        assert!(!log.contains("Failed hostbased"), "{log}");
+    }
     let without_keys = Sshd::plan(&[KeyKind::Ed25519])
         .with_directive("Match all\nPubkeyAuthentication no\nPasswordAuthentication yes")
         .start();

@@ -1,7 +1,7 @@
 //! Keys that a real ssh-agent holds, and agents that are of no use.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -127,4 +127,36 @@ async fn an_agent_that_is_none_or_does_not_sign_is_named_in_time() {
     let idle = fake("idle", identities(&lab.keys[1]));
     expect(&Box::pin(lab.trial(&idle, None).run()).await, "credential_unreadable", "does not sign");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stuck_outlasts_neither_its_limit_nor_the_deadline() {
+    let lab = Lab::start();
+    let path = |name: &str| lab.scratch.path().join(name);
+    let full = path("full");
+    let listener = UnixListener::bind(&full).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _visitor = UnixStream::connect(&full).unwrap();
+    let trickling = path("trickling");
+    let listener = UnixListener::bind(&trickling).unwrap();
+    // One byte a second is within any limit of a single read.
+    std::thread::spawn(move || {
+        let mut connection = listener.accept().unwrap().0;
+        let one_by_one = [0, 1, 0, 0].into_iter().chain([12; 1 << 16]);
+        for byte in one_by_one {
+            if connection.write_all(&[byte]).is_err() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_secs(1));
+        }
+    });
+    for socket in [&full, &trickling] {
+        let began = Instant::now();
+        let outcome = Box::pin(lab.trial(socket, None).within(Duration::from_secs(2)).run()).await;
+        expect(&outcome, "deadline_exceeded", "");
+        assert!(began.elapsed() < Duration::from_secs(4), "{socket:?}: {:?}", began.elapsed());
+    }
+    let began = Instant::now();
+    expect(&Box::pin(lab.trial(&full, None).run()).await, "credential_unreadable", "nobody answers");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

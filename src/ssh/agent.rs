@@ -3,8 +3,7 @@
 //! libssh2 speaks with the agent for as long as that likes to think. So it gets a socket of ours, behind which each
 //! request and its answer are passed on, and the answer has a limit.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +11,27 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::key::take_string;
 use crate::host_key::Pin;
 
-/// How long an agent may take for one answer. One that asks somebody for a confirmation takes longer, and nobody is
+/// How long an agent may take for one answer, from the first byte of the request to the last of the answer, and
+/// with the connection where there is none yet. One that asks somebody for a confirmation takes longer, and nobody is
 /// there to give it.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
+/// How long to wait where an agent has more visitors than its socket takes.
+const BUSY_WAIT: Duration = Duration::from_millis(100);
+
 /// The largest message of an agent, in bytes, as OpenSSH has it.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The bytes of the length in front of a message.
+const LENGTH_BYTES: usize = 4;
 
 const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
@@ -69,8 +75,8 @@ impl AgentProblem {
 }
 
 /// The public half of the one key to use.
-pub(super) fn choose(socket: &Path, named: Option<&Pin>) -> Result<Vec<u8>, AgentProblem> {
-    let mut keys = keys(socket)?;
+pub(super) async fn choose(socket: &Path, named: Option<&Pin>) -> Result<Vec<u8>, AgentProblem> {
+    let mut keys = keys(socket).await?;
     match named {
         _ if keys.is_empty() => Err(AgentProblem::Empty),
         Some(pin) => keys.into_iter().find(|key| pin.is_of(key)).ok_or(AgentProblem::KeyMissing),
@@ -80,24 +86,30 @@ pub(super) fn choose(socket: &Path, named: Option<&Pin>) -> Result<Vec<u8>, Agen
 }
 
 /// The public halves of all keys that an agent holds.
-fn keys(socket: &Path) -> Result<Vec<Vec<u8>>, AgentProblem> {
-    let answer = ask(socket).map_err(|error| match error.kind() {
+async fn keys(socket: &Path) -> Result<Vec<Vec<u8>>, AgentProblem> {
+    let answer = timeout(ANSWER_WAIT, ask(socket)).await.unwrap_or_else(|late| Err(late.into()));
+    let answer = answer.map_err(|error| match error.kind() {
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof => AgentProblem::NotAnAgent,
         kind => AgentProblem::Unreachable(kind),
     })?;
-    parse(&answer).ok_or(AgentProblem::NotAnAgent)
+    parse(answer.get(LENGTH_BYTES..).unwrap_or_default()).ok_or(AgentProblem::NotAnAgent)
 }
 
-fn ask(socket: &Path) -> io::Result<Vec<u8>> {
-    let mut agent = UnixStream::connect(socket)?;
-    agent.set_read_timeout(Some(ANSWER_WAIT))?;
-    agent.set_write_timeout(Some(ANSWER_WAIT))?;
-    agent.write_all(&[0, 0, 0, 1, REQUEST_IDENTITIES])?;
-    let mut length = [0; 4];
-    agent.read_exact(&mut length)?;
-    let mut answer = vec![0; checked(u32::from_be_bytes(length))?];
-    agent.read_exact(&mut answer)?;
-    Ok(answer)
+async fn ask(socket: &Path) -> io::Result<Vec<u8>> {
+    let mut agent = reach(socket).await?;
+    agent.write_all(&[0, 0, 0, 1, REQUEST_IDENTITIES]).await?;
+    message(&mut agent).await
+}
+
+/// A connection to the agent. A socket whose queue is full says so at once, and is asked again then: for how long
+/// is the caller's to say.
+async fn reach(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(BUSY_WAIT).await,
+            reached => return reached,
+        }
+    }
 }
 
 fn checked(length: u32) -> io::Result<usize> {
@@ -127,8 +139,8 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Opens one, for one connection.
-    pub(super) fn open(socket: &Path) -> io::Result<Self> {
+    /// Opens one, for one connection. It ends early where `end` does.
+    pub(super) fn open(socket: &Path, end: impl Future<Output = ()> + Send + 'static) -> io::Result<Self> {
         // Only this user can enter the directory.
         let directory = tempfile::tempdir()?;
         let listener = UnixListener::bind(directory.path().join(SOCKET_NAME))?;
@@ -136,7 +148,10 @@ impl Bridge {
         let (agent, told) = (socket.to_owned(), Arc::clone(&declined));
         let task = Handle::current().spawn(async move {
             // What goes wrong here ends the connection, and libssh2 says that it did.
-            let _ = pass_on(listener, &agent, &told).await;
+            tokio::select! {
+                _broken = pass_on(listener, &agent, &told) => {}
+                () = end => {}
+            }
         });
         Ok(Self { task, declined, directory })
     }
@@ -163,15 +178,18 @@ impl Drop for Bridge {
 
 async fn pass_on(listener: UnixListener, agent: &Path, declined: &AtomicBool) -> io::Result<()> {
     let (mut near, _) = listener.accept().await?;
-    let mut far = tokio::net::UnixStream::connect(agent).await?;
+    let mut far = timeout(ANSWER_WAIT, reach(agent)).await??;
     loop {
         let request = message(&mut near).await?;
         let asks_for_signature = request.get(4) == Some(&SIGN_REQUEST);
         if asks_for_signature {
             declined.store(true, Ordering::Release);
         }
-        far.write_all(&request).await?;
-        let answer = timeout(ANSWER_WAIT, message(&mut far)).await??;
+        let exchange = async {
+            far.write_all(&request).await?;
+            message(&mut far).await
+        };
+        let answer = timeout(ANSWER_WAIT, exchange).await??;
         if asks_for_signature && answer.get(4) == Some(&SIGN_RESPONSE) {
             declined.store(false, Ordering::Release);
         }
@@ -180,11 +198,11 @@ async fn pass_on(listener: UnixListener, agent: &Path, declined: &AtomicBool) ->
 }
 
 /// One message, with its length in front.
-async fn message(stream: &mut tokio::net::UnixStream) -> io::Result<Vec<u8>> {
-    let mut length = [0; 4];
+async fn message(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; LENGTH_BYTES];
     stream.read_exact(&mut length).await?;
     let mut message = length.to_vec();
-    message.resize(4 + checked(u32::from_be_bytes(length))?, 0);
-    stream.read_exact(&mut message[4..]).await?;
+    message.resize(LENGTH_BYTES + checked(u32::from_be_bytes(length))?, 0);
+    stream.read_exact(&mut message[LENGTH_BYTES..]).await?;
     Ok(message)
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ssh2::{ErrorCode, Session};
+use tokio::runtime::Handle;
 
 use super::agent::{self, AgentProblem, Bridge};
 use super::key::{self, Description, KeyProblem, TypeProblem, Unusable};
@@ -21,6 +22,16 @@ const MAX_METHODS: usize = 16;
 
 /// How long a server may take from its last message to the end of the connection.
 const FAREWELL_WAIT: Duration = Duration::from_millis(250);
+
+/// How often this side speaks before it signs: it asks whether the server knows the key at all (RFC 4252, section
+/// 7). Only where the server says yes there comes the signature.
+const TURNS_WITHOUT_SIGNATURE: usize = 1;
+
+/// How it was before the key was shown.
+struct Before {
+    at: Instant,
+    turns: usize,
+}
 
 /// What an attempt is made with.
 pub(super) struct Attempt<'a> {
@@ -47,11 +58,17 @@ impl Attempt<'_> {
     fn by_agent(&self, socket: &Path, named: Option<&Pin>) -> Result<(), Error> {
         let failed = |problem| Error::Agent { socket: socket.to_owned(), problem };
         self.log.fact("agent", socket.display().to_string());
-        let chosen = agent::choose(socket, named).map_err(failed)?;
+        let choosing = async {
+            tokio::select! {
+                chosen = agent::choose(socket, named) => chosen.map_err(failed),
+                () = self.relay.ended() => Err(Error::Disconnected { stage: Stage::Authenticate }),
+            }
+        };
+        let chosen = Handle::current().block_on(choosing)?;
         let described = Description::of_public(&chosen);
         self.judge(&described)?;
-        let bridge =
-            Bridge::open(socket).map_err(|error| failed(AgentProblem::NoTemporaryDirectory(error.kind())))?;
+        let bridge = Bridge::open(socket, self.relay.ended());
+        let bridge = bridge.map_err(|error| failed(AgentProblem::NoTemporaryDirectory(error.kind())))?;
         let shown = self.show(&described, || {
             let mut agent = self.session.agent()?;
             agent.set_identity_path(&bridge.path())?;
@@ -128,9 +145,9 @@ impl Attempt<'_> {
         if !methods.iter().any(|method| method == "publickey") {
             return Err(self.rejected(key, methods, false));
         }
-        let since = Instant::now();
+        let before = Before { at: Instant::now(), turns: self.relay.turns() };
         self.limit.arm(self.session);
-        authenticate().map_err(|error| self.refusal(key, methods, code_of(&error), since))
+        authenticate().map_err(|error| self.refusal(key, methods, code_of(&error), &before))
     }
 
     /// The ways to authenticate that the server offers. They come as its answer to the request `none`, which is
@@ -152,14 +169,22 @@ impl Attempt<'_> {
     }
 
     /// Why the server did not take the key.
-    fn refusal(&self, key: &Description, methods: Vec<String>, code: i32, since: Instant) -> Error {
+    fn refusal(&self, key: &Description, methods: Vec<String>, code: i32, before: &Before) -> Error {
         // libssh2 has one code for a signature that is refused and for an answer that does not come.
         let is_unanswered = code == code::PUBLICKEY_UNVERIFIED;
-        if is_unanswered && since.elapsed() >= STEP_TIMEOUT {
+        if is_unanswered && before.at.elapsed() >= STEP_TIMEOUT {
             return Error::TimedOut { stage: Stage::Authenticate, after: STEP_TIMEOUT };
         }
         if is_unanswered && self.relay.ends_within(FAREWELL_WAIT) {
             return self.rejected(key, methods, true);
+        }
+        // The same code stands for a signature that this side could not make.
+        if is_unanswered && self.relay.turns() > before.turns + TURNS_WITHOUT_SIGNATURE {
+            return Error::KeyNotEnough {
+                user: self.login.user.clone(),
+                fingerprint: key.fingerprint.clone(),
+                methods,
+            };
         }
         // A server that announces other signatures alone, or that announces none: libssh2 falls back to SHA-1
         // then, which is compiled out of it.

@@ -174,6 +174,18 @@ pub enum Error {
         /// Whether it hung up when the key was shown.
         hung_up: bool,
     },
+    /// The server knows the key, took its signature or looked at it, and still does not let the user in.
+    #[error(
+        "the key was taken for the user {user}; the SSH server asks for another factor besides, or refuses the account"
+    )]
+    KeyNotEnough {
+        /// The user at the host.
+        user: String,
+        /// The key's fingerprint, where its file tells.
+        fingerprint: Option<String>,
+        /// The ways to authenticate that the server offered before.
+        methods: Vec<String>,
+    },
     /// The key is of RSA, and the server does not announce signatures that are still in use.
     #[error("the SSH server does not announce rsa-sha2 signatures")]
     RsaSha2NotAnnounced {
@@ -212,6 +224,7 @@ impl Error {
             | Self::Agent { .. }
             | Self::KeyPassphrase { .. }
             | Self::KeyRejected { .. }
+            | Self::KeyNotEnough { .. }
             | Self::RsaSha2NotAnnounced { .. }
             | Self::Authentication { .. } => Stage::Authenticate,
             Self::Channel { .. } => Stage::Repository,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::transcript::{MAX_CLEAR_BYTES, Transcript};
@@ -22,6 +23,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Relay {
     task: JoinHandle<()>,
     heard: Heard,
+    // Its sender goes when the task does.
+    at_work: watch::Receiver<()>,
 }
 
 /// The beginning of what the server said.
@@ -32,6 +35,10 @@ struct Heard(Arc<(Mutex<Beginning>, Condvar)>);
 struct Beginning {
     bytes: Vec<u8>,
     ended: bool,
+    /// How often this side spoke after the server had.
+    turns: usize,
+    /// Whether this side was the last to speak.
+    is_answer_due: bool,
 }
 
 impl Heard {
@@ -46,8 +53,17 @@ impl Heard {
 
     fn add(&self, bytes: &[u8]) {
         let mut heard = self.lock();
+        heard.is_answer_due = false;
         let room = MAX_CLEAR_BYTES.saturating_sub(heard.bytes.len()).min(bytes.len());
         heard.bytes.extend_from_slice(&bytes[..room]);
+    }
+
+    fn note_speech(&self) {
+        let mut heard = self.lock();
+        if !heard.is_answer_due {
+            heard.is_answer_due = true;
+            heard.turns += 1;
+        }
     }
 }
 
@@ -62,8 +78,13 @@ impl Relay {
         far.set_nonblocking(true)?;
         let far = tokio::net::UnixStream::from_std(far)?;
         let heard = Heard::default();
-        let task = Handle::current().spawn(carry(stream, far, first, heard.clone()));
-        Ok((near, Self { task, heard }))
+        let (working, at_work) = watch::channel(());
+        let carrying = carry(stream, far, first, heard.clone());
+        let task = Handle::current().spawn(async move {
+            carrying.await;
+            drop(working);
+        });
+        Ok((near, Self { task, heard, at_work }))
     }
 
     /// What the server said in the clear so far.
@@ -74,6 +95,17 @@ impl Relay {
 }
 
 impl Relay {
+    /// Ends when the connection has, or was cut because the work must stop.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut at_work = self.at_work.clone();
+        async move { while at_work.changed().await.is_ok() {} }
+    }
+
+    /// How often this side spoke after the server had: what is encrypted can still be counted.
+    pub(super) fn turns(&self) -> usize {
+        self.heard.lock().turns
+    }
+
     /// Waits for the end of the server's side, but not longer than this. It blocks.
     pub(super) fn ends_within(&self, limit: Duration) -> bool {
         let waited = self.heard.0.1.wait_timeout_while(self.heard.lock(), limit, |heard| !heard.ended);
@@ -106,8 +138,17 @@ async fn carry(stream: Stream, local: tokio::net::UnixStream, first: Vec<u8>, he
         }
     };
     let outward = async {
-        tokio::io::copy(&mut from_local, &mut to_server).await?;
-        to_server.shutdown().await
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let count = from_local.read(&mut buffer).await?;
+            if count == 0 {
+                return to_server.shutdown().await;
+            }
+            // Noted before it is sent, so that the answer comes after.
+            heard.note_speech();
+            to_server.write_all(&buffer[..count]).await?;
+            to_server.flush().await?;
+        }
     };
     // Whichever end it is, libssh2 sees it as the end of its socket; what is on its way there still arrives.
     tokio::select! {

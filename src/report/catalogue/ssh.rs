@@ -62,13 +62,13 @@ pub(super) static NOT_SSH: Entry = Entry {
 pub(super) static SSH_KEY_REJECTED: Entry = Entry {
     code: "ssh_key_rejected",
     stages: &[Stage::Authenticate],
-    cause: "The SSH server does not accept this key",
+    cause: "The SSH server does not let the user in with this key",
     remedies: &[
         "Register the public key with the user at the server.",
         "Check the user name in the SSH URL (git, mostly).",
     ],
     seen: "The server refused the one key that was offered; facts carry the key's type and fingerprint and the methods that the server goes on to offer.",
-    why: "The public key is not registered, was removed or has expired, or belongs to another server; or the SSH user of the URL is wrong.",
+    why: "The public key is not registered, was removed or has expired, or belongs to another server; or the SSH user of the URL is wrong. Where the summary says that the key was taken, the server asks for another factor besides, or the account is closed.",
     on_azure_devops: "User settings → SSH public keys → New Key; on Services also Organization settings → Policies → SSH authentication must be on.",
     on_gitlab: "User settings → SSH Keys, or the project's Settings → Repository → Deploy keys; the user in the URL is git.",
     on_host: "Compare fingerprints: `ssh-keygen -lf KEY` here with what the server lists. `ssh-keygen -y -f KEY` prints the public half to register.",

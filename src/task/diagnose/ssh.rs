@@ -34,6 +34,7 @@ pub(super) fn finding(error: &ssh::Error, subject: &Subject) -> Finding {
         | ssh::Error::KeyTypeUnsupported { .. }
         | ssh::Error::KeyPassphrase { .. }
         | ssh::Error::KeyRejected { .. }
+        | ssh::Error::KeyNotEnough { .. }
         | ssh::Error::RsaSha2NotAnnounced { .. }
         | ssh::Error::Authentication { .. } => key(error, subject),
         ssh::Error::Channel { .. } => (Code::RepositoryNotFoundOrDenied, seen, vec![]),
@@ -207,6 +208,18 @@ fn another_key(problem: TypeProblem) -> String {
     format!("Make another key, ssh-keygen {kind} -f KEY, and register KEY.pub with the user at the server.")
 }
 
+/// What was seen, with the key that was shown and the ways to authenticate that the server offers.
+fn with_offer(mut seen: String, fingerprint: Option<&str>, hung_up: &str, methods: &[String]) -> String {
+    if let Some(fingerprint) = fingerprint {
+        seen += &format!("; the key's fingerprint is {fingerprint}");
+    }
+    seen += hung_up;
+    if !methods.is_empty() {
+        seen += &format!("; the server offers {}", methods.join(", "));
+    }
+    seen
+}
+
 fn key(error: &ssh::Error, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
@@ -227,17 +240,14 @@ fn key(error: &ssh::Error, subject: &Subject) -> Finding {
                 let remedy = another_key(TypeProblem::RsaAlone);
                 return (Code::SshKeyTypeUnsupported, format!("{seen}, which is {kind}"), vec![remedy]);
             }
-            let mut seen = seen;
-            if let Some(fingerprint) = fingerprint {
-                seen += &format!("; the key's fingerprint is {fingerprint}");
-            }
-            if *hung_up {
-                seen += "; it hung up when the key was shown";
-            }
-            if !methods.is_empty() {
-                seen += &format!("; the server offers {}", methods.join(", "));
-            }
-            (Code::SshKeyRejected, seen, vec![])
+            let hung_up = if *hung_up { "; it hung up when the key was shown" } else { "" };
+            (Code::SshKeyRejected, with_offer(seen, fingerprint.as_deref(), hung_up, methods), vec![])
+        }
+        ssh::Error::KeyNotEnough { fingerprint, methods, .. } => {
+            let remedy = "Let the key alone suffice for this user at the server (AuthenticationMethods publickey in \
+                          sshd_config), and see that the account is neither locked nor expired.";
+            let seen = with_offer(seen, fingerprint.as_deref(), "", methods);
+            (Code::SshKeyRejected, seen, vec![remedy.to_owned()])
         }
         ssh::Error::RsaSha2NotAnnounced { banner } => {
             (Code::SshRsaSha2NotAnnounced, format!("{seen}; it is {banner}"), vec![])
