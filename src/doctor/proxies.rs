@@ -1,9 +1,9 @@
 //! The proxies that hold, as this process sees them: variables and what they come to for each destination.
 
 use serde_json::{Map, Value};
-use url::Url;
 
 use super::{Check, Examiner, Mark};
+use crate::config::ProxyServer;
 use crate::dial::Destination;
 
 const NAME: &str = "proxy";
@@ -57,15 +57,8 @@ pub(super) fn examine(examiner: &Examiner) -> Check {
 
 /// A proxy's URL without user and password. What is no URL is not shown: a password may stand anywhere in it.
 fn redacted(value: &str) -> String {
-    let value = value.trim();
-    let parsed =
-        if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
-    match parsed.ok().and_then(|url| Some((url.scheme().to_owned(), url.host_str()?.to_owned(), url.port())))
-    {
-        Some((scheme, host, Some(port))) => format!("{scheme}://{host}:{port}"),
-        Some((scheme, host, None)) => format!("{scheme}://{host}"),
-        None => "[no URL]".to_owned(),
-    }
+    // By the parser that the connections go by: another one may end the password elsewhere.
+    ProxyServer::parse(value.trim()).map_or_else(|_| "[no URL]".to_owned(), |proxy| proxy.url())
 }
 
 #[cfg(test)]
@@ -74,12 +67,12 @@ mod tests {
 
     #[test]
     fn users_and_passwords_are_not_shown() {
-        assert_eq!(
-            redacted("http://ada:hunter2@proxy.example:3128/x?hunter2#hunter2"),
-            "http://proxy.example:3128"
-        );
+        assert_eq!(redacted("http://ada:hunter2@proxy.example:3128/"), "http://proxy.example:3128");
         assert_eq!(redacted("ada:hunter2@proxy.example:3128"), "http://proxy.example:3128");
-        assert_eq!(redacted("socks5h://proxy.example"), "socks5h://proxy.example");
+        assert_eq!(redacted("http://svc:4711/Secret@proxy.corp:3128"), "http://proxy.corp:3128");
+        assert_eq!(redacted("http://svc:4711#Secret?x@proxy.corp:3128"), "http://proxy.corp:3128");
+        assert_eq!(redacted("socks5h://proxy.example"), "socks5://proxy.example:1080");
+        assert_eq!(redacted("http://svc:4711/Secret"), "[no URL]");
         assert_eq!(redacted("http://ada:hunt er2@"), "[no URL]");
     }
 }
