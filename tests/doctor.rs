@@ -196,6 +196,40 @@ fn a_refused_credential_is_sent_once_whatever_uses_it() {
 }
 
 #[test]
+fn a_refused_token_for_the_api_beside_git_is_sent_once_and_alone_counts_as_refused() {
+    let scene = Scene::small();
+    let setup = Setup::new();
+    let path = setup.directory.path();
+    let (token, password) = (secret_file(path, "api", "glpat-revoked-79"), secret_file(path, "pw", "secret"));
+    let server = |name: &str, api: &str| {
+        format!(
+            "[servers.{name}]\nprovider = \"gitlab\"\nurl = \"{}/{name}\"\ncredential = \"pw\"\n{api}ca_file = \"{}\"\n",
+            scene.server().url(),
+            scene.authority.ca_file().display()
+        )
+    };
+    let api = "api_credential = \"api\"\n";
+    let setup = setup
+        .with(&format!(
+            "[credentials.api]\nkind = \"pat\"\nsecret = {{ file = \"{}\" }}\n\
+             [credentials.pw]\nkind = \"password\"\nusername = \"ada\"\nsecret = {{ file = \"{}\" }}\n",
+            token.display(),
+            password.display()
+        ))
+        .with(&server("one", api))
+        .with(&server("two", api))
+        .with(&server("git", ""));
+    let report = setup.run(&["--json"]).json();
+    let requests = scene.server().requests();
+    let with_token =
+        requests.iter().filter(|r| r.authorization_scheme.as_deref() == Some("PRIVATE-TOKEN")).count();
+    assert_eq!(with_token, 1, "{requests:?}\n{report:#}");
+    let skipped = ["one", "two"].map(|name| status(&report, &format!("server:{name}")) == "skipped");
+    assert_eq!(skipped.iter().filter(|skipped| **skipped).count(), 1, "{report:#}");
+    assert_ne!(status(&report, "server:git"), "skipped", "the password was not refused: {report:#}");
+}
+
+#[test]
 fn a_refused_credential_of_the_unit_is_sent_once_by_the_daemon_and_never_from_here() {
     let scene = Scene::small();
     let control_plane = ControlPlane::start();

@@ -25,9 +25,18 @@ pub struct Plan {
 pub(super) async fn plan(config: &Config, tools: &Tools, only: Option<&str>) -> Plan {
     let mut plan = Plan::default();
     let mut tested = BTreeSet::new();
-    for server in config.servers.iter().filter(|server| only.is_none_or(|name| name == server.name)) {
+    let mut daemons = BTreeSet::new();
+    let chosen: Vec<_> =
+        config.servers.iter().filter(|server| only.is_none_or(|name| name == server.name)).collect();
+    for server in &chosen {
         tested.extend(used_by(server));
-        let is_daemons = needs_daemon(server, config, tools).await;
+        if needs_daemon(server, config, tools).await {
+            daemons.insert(server.name.as_str());
+        }
+    }
+    with_sharers(&chosen, &mut daemons);
+    for server in chosen {
+        let is_daemons = daemons.contains(server.name.as_str());
         let list = if is_daemons { &mut plan.by_daemon } else { &mut plan.here };
         list.push(server.name.clone());
     }
@@ -39,6 +48,26 @@ pub(super) async fn plan(config: &Config, tools: &Tools, only: Option<&str>) -> 
         }
     }
     plan
+}
+
+/// Adds the servers that share a credential with one of the daemon's: who tries a credential must know whether it was
+/// refused before.
+fn with_sharers<'a>(servers: &[&'a Server], daemons: &mut BTreeSet<&'a str>) {
+    let mut credentials = BTreeSet::new();
+    loop {
+        let before = (daemons.len(), credentials.len());
+        for &server in servers {
+            let used = used_by(server);
+            if daemons.contains(server.name.as_str()) || used.iter().any(|name| credentials.contains(name)) {
+                daemons.insert(&server.name);
+                credentials.extend(used);
+            }
+        }
+        // Each round may find a credential that a server before it shares; there are no more rounds than servers.
+        if (daemons.len(), credentials.len()) == before {
+            return;
+        }
+    }
 }
 
 /// The credentials that a test of the server uses.
@@ -139,5 +168,31 @@ pub(super) fn with_unit_credentials(config: &Config, server: &Server) -> String 
             names.concat(),
             server.name
         )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::remote_url::RemoteUrl;
+
+    #[test]
+    fn who_shares_a_credential_with_a_server_of_the_daemons_is_tested_there() {
+        let server = |name: &str, credential: &str, api: Option<&str>| {
+            let mut server = Server::new(name, None, RemoteUrl::parse("https://git.example").unwrap());
+            (server.credential, server.api_credential) =
+                (Some(credential.to_owned()), api.map(str::to_owned));
+            server
+        };
+        let servers = [
+            server("third", "z", None),
+            server("second", "x", Some("z")),
+            server("first", "x", Some("unit")),
+            server("alone", "own", None),
+        ];
+        let mut daemons = BTreeSet::from(["first"]);
+        with_sharers(&servers.iter().collect::<Vec<_>>(), &mut daemons);
+        assert_eq!(daemons, BTreeSet::from(["first", "second", "third"]));
     }
 }

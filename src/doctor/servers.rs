@@ -63,7 +63,7 @@ async fn examine_one(
     };
     // In the order of their names, so that no two tests wait for each other.
     let used: BTreeSet<_> = used_by(server).into_iter().collect();
-    let mut held = Vec::new();
+    let mut held = BTreeMap::new();
     for credential in used {
         let Some(lock) = refused.get(credential) else { continue };
         let lock = lock.lock().await;
@@ -73,13 +73,13 @@ async fn examine_one(
             return Check::new(label(name), Mark::Skipped, summary)
                 .remedy(format!("Mend the credential {credential} first: see server:{by}."));
         }
-        held.push(lock);
+        held.insert(credential, lock);
     }
     // The semaphore is never closed, and without a permit there would only be more tests at once.
     let _slot = slots.acquire().await;
     let report = test(examiner, server, deadline, stop).await;
-    if is_credential_refused(&report) {
-        for lock in &mut held {
+    for credential in refused_credentials(server, &report) {
+        if let Some(lock) = held.get_mut(credential) {
             **lock = Some(name.to_owned());
         }
     }
@@ -107,24 +107,31 @@ async fn test(examiner: &Examiner, server: &Server, deadline: Instant, stop: &Ca
     task::connection_test::run(&request, &examiner.tools, &control, &StageLog::default()).await
 }
 
-/// Whether the server looked at the credential and said no.
-fn is_credential_refused(report: &Report) -> bool {
-    let code = report.diagnosis.as_ref().map(|diagnosis| diagnosis.code);
+/// The server's credentials that it looked at and said no to.
+fn refused_credentials<'a>(server: &'a Server, report: &Report) -> Vec<&'a str> {
+    // Beside git the API's refusal is no failure: its stage keeps the code, whatever became of the test.
+    let beside = report.stages.iter().filter_map(|stage| stage.facts.get("api_refused")?.as_str());
+    let is_api_refused = beside.filter_map(Code::of_name).any(is_refusal);
+    let is_refused = report.diagnosis.as_ref().is_some_and(|diagnosis| is_refusal(diagnosis.code));
+    let api = server.api_credential.as_deref().filter(|_| is_api_refused);
+    api.into_iter().chain(server.credential.as_deref().filter(|_| is_refused)).collect()
+}
+
+/// Whether the diagnosis says that a credential was looked at and not taken.
+fn is_refusal(code: Code) -> bool {
     matches!(
         code,
-        Some(
-            Code::PatRejected
-                | Code::PatExpired
-                | Code::PasswordRejected
-                | Code::BearerRejected
-                | Code::SshKeyRejected
-                | Code::SignInPage
-                | Code::BasicNotOffered
-                | Code::IisBasicConflict
-                | Code::AccountLocked
-                | Code::TwoFactorRequired
-                | Code::PolicyBlocksToken
-        )
+        Code::PatRejected
+            | Code::PatExpired
+            | Code::PasswordRejected
+            | Code::BearerRejected
+            | Code::SshKeyRejected
+            | Code::SignInPage
+            | Code::BasicNotOffered
+            | Code::IisBasicConflict
+            | Code::AccountLocked
+            | Code::TwoFactorRequired
+            | Code::PolicyBlocksToken
     )
 }
 
@@ -188,7 +195,7 @@ fn is_no_repository(server: &Server, report: &Report, diagnosis: &Diagnosis) -> 
 pub(super) fn out_of_reach(examiner: &Examiner, names: &[String], why: &str) -> Vec<Check> {
     let servers = examiner.config.servers.iter().filter(|server| names.contains(&server.name));
     let skipped = servers.map(|server| {
-        Check::new(label(&server.name), Mark::Skipped, format!("only the daemon can read its credential, and {why}"))
+        Check::new(label(&server.name), Mark::Skipped, format!("its credential is for the daemon to try, and {why}"))
             .remedy("Start the daemon, and run this again as root or as the agent's user: sudo systemctl start sortie")
             .remedy(super::secrets::with_unit_credentials(&examiner.config, server))
     });
