@@ -158,6 +158,7 @@ async fn azure_projects_and_collections_read_a_repository_where_they_can() {
     assert!(project.succeeded(), "{:#}", project.0);
     assert_eq!(project.0["target"]["scope"], "project");
     assert_eq!(project.facts("authorize")["test_repository"], "My Shop/web");
+    assert_eq!(project.facts("repository")["test_repository"], "My Shop/web");
     assert_eq!(project.0["repository"]["default_branch"], "main");
     let account = lab.on_azure("/Coll").reading("tools").run().await;
     assert!(account.succeeded(), "{:#}", account.0);
@@ -273,6 +274,11 @@ async fn gitlab_groups_and_roots_read_a_repository_where_they_can() {
     let root = lab.on_gitlab("").by_server(None, None).run().await;
     assert!(root.succeeded(), "{:#}", root.0);
     assert_eq!(root.facts("authorize")["test_repository"], "shop/sub/web");
+    assert_eq!(root.facts("repository")["test_repository"], "shop/sub/web");
+    let page = lab.on_gitlab("/shop/sub/web/-/tree/main").run().await;
+    assert!(page.succeeded(), "{:#}", page.0);
+    let shown = page.0["target"]["url"].as_str().unwrap();
+    assert!(shown.ends_with("/shop/sub/web"), "{shown}");
     let subgroup = lab.on_gitlab("/shop/sub").reading("web").run().await;
     assert!(subgroup.succeeded(), "{:#}", subgroup.0);
     assert_eq!(subgroup.0["target"]["scope"], "account");

@@ -358,8 +358,14 @@ async fn time_and_cancel_end_a_test_where_it_is() {
 async fn credentials_that_cannot_be_used_are_named_before_anything_is_sent() {
     let lab = Lab::start();
     let missing = lab.scratch.path().join("missing");
-    let without_file = lab.on_azure(REPOSITORY).secret_file(CredentialKind::Pat, None, missing, None);
-    expect(&without_file.run().await, "credential_missing", "authenticate");
+    let without_file =
+        |path: &str| lab.on_azure(path).secret_file(CredentialKind::Pat, None, missing.clone(), None);
+    expect(&without_file(REPOSITORY).run().await, "credential_missing", "authenticate");
+    let by_name = without_file("").by_server(Some("Coll/My Shop"), Some("web")).run().await;
+    expect(&by_name, "credential_missing", "authenticate");
+    let target = &by_name.0["target"];
+    assert!(target["url"].as_str().unwrap().starts_with("http"), "{target:#}");
+    assert_eq!((&target["provider"], &target["scope"]), (&"azure-devops".into(), &"repository".into()));
     let key = Key::make(lab.scratch.path(), "key", KeyKind::Ed25519, None);
     let key_for_https = lab.on_azure(REPOSITORY).key(&key.private_file, None, lab.scratch.path());
     expect(&key_for_https.run().await, "credential_kind_mismatch", "authenticate");

@@ -25,6 +25,7 @@ use crate::git::{self, Control, Remote, Summary};
 use crate::provider;
 use crate::provider::rest::{MAX_TEXT_CHARS, shown};
 use crate::provider::{Place, Provider, ProviderError, Scope};
+use crate::remote_url::RemoteUrl;
 use crate::report::{Code, Stage, StageLog, StageRecord};
 
 pub use channel::CLOCK_WARNING_SECONDS;
@@ -143,17 +144,30 @@ impl Test<'_> {
             self.log,
             &mut self.subject,
         )
-        .await?;
+        .await;
         self.report.target.url = self.subject.url.clone();
         self.report.credential.kind = self.subject.kind;
-        Ok(prepared)
+        // What policy admitted is known by its declaration, although its credential cannot be had.
+        if prepared.is_err()
+            && let Ok(target) = self.request.target.resolve(&self.tools.policy)
+        {
+            self.expect_place(&target, self.subject.provider);
+        }
+        prepared
     }
 
     fn set_place(&mut self, place: &Place) {
         self.subject.provider = Some(place.provider());
         self.report.target.provider = Some(place.provider());
         self.report.target.scope = Some(place.scope());
-        if let Some(url) = place.git_url().filter(|_| place.provider() == Provider::AzureDevops) {
+        let url = match place {
+            Place::AzureDevops(place) => place.git_url(),
+            Place::Gitlab(place) => {
+                RemoteUrl::parse(&self.subject.url).ok().and_then(|url| place.without_page(&url))
+            }
+            Place::Git(_) => None,
+        };
+        if let Some(url) = url {
             self.report.target.url = url.to_string();
             self.subject.url = url.to_string();
         }

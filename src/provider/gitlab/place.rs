@@ -166,6 +166,16 @@ impl Place {
         self.url.with_path(&format!("{}/{}", self.root, self.path)).to_string()
     }
 
+    /// The place itself where `url`, which was asked for, leads to a page about it; `None` where it does not.
+    pub fn without_page(&self, url: &RemoteUrl) -> Option<RemoteUrl> {
+        if url.scheme() == Scheme::Ssh {
+            return None;
+        }
+        let own = self.url.without_user().with_path(&format!("{}/{}", self.root, self.path));
+        let asked = url.path().trim_end_matches('/');
+        (asked.strip_suffix(GIT_SUFFIX).unwrap_or(asked) != own.path().trim_end_matches('/')).then_some(own)
+    }
+
     /// A repository of this server by its decoded full path.
     pub fn with_repository(&self, full_path: &str) -> Self {
         let path = full_path.trim_matches('/');

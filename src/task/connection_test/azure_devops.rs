@@ -162,8 +162,9 @@ impl Test<'_> {
         self.admitted_url(&AnyPlace::AzureDevops(place.clone()))?;
         let repository =
             within_step(self.control, server.repository(&place)).await.map_err(Failure::Stopped)?;
-        let repository = self.take_azure_repository(server, &place, repository, own_urls).await?;
-        Ok((place, repository))
+        let repository = self.take_azure_repository(server, &place, repository, own_urls).await;
+        self.log.fact_at(Stage::Repository, "test_repository", place.names());
+        Ok((place, repository?))
     }
 
     /// A repository that the server lists, for a target that names none.

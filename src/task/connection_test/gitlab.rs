@@ -268,15 +268,26 @@ impl Test<'_> {
     async fn gitlab_group(&mut self, api: &Api, place: Place) -> Result<Place, Failure> {
         self.report.target.scope = Some(Scope::Account);
         if let Some(name) = &self.request.test_repository {
-            self.log.fact("test_repository", shown(name, MAX_TEXT_CHARS));
-            return Ok(place.with_named_repository(name));
+            let shown = shown(name, MAX_TEXT_CHARS);
+            let place = place.with_named_repository(name);
+            self.begin_test_repository(&shown);
+            return Ok(place);
         }
         let is_admitted = |place: &Place| self.admitted_url(&AnyPlace::Gitlab(place.clone())).is_ok();
         let first = gitlab::first_repository(api, &place, is_admitted);
         let first = within_step(self.control, first).await.map_err(Failure::Stopped)?;
         let Some(found) = self.first_found(first)? else { return Ok(place) };
-        self.log.fact("test_repository", found.full_path());
+        self.begin_test_repository(&found.full_path());
         Ok(found)
+    }
+
+    /// Notes the repository that stands for a group, at the stage that found it and at the one that reads it.
+    fn begin_test_repository(&self, name: &str) {
+        self.log.fact("test_repository", name);
+        if self.log.current() != Some(Stage::Repository) {
+            self.log.begin(Stage::Repository);
+            self.log.fact("test_repository", name);
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl Test<'_> {
     }
 
     /// Notes what the URL and the operator say of the target, for a report that comes to no more than that.
-    fn expect_place(&mut self, target: &Target, known: Option<Provider>) {
+    pub(super) fn expect_place(&mut self, target: &Target, known: Option<Provider>) {
         let provider = known.or_else(|| detect::by_shape(&target.url));
         self.report.target.provider = provider;
         self.report.target.scope = match provider {
