@@ -11,7 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::host_key::Pin;
-use crate::secret::Secret;
+use crate::secret::{Redaction, Secret};
+
+/// The users beside whom tokens are sent where the operator names none.
+const USERS_BESIDE_TOKENS: [&str; 4] = ["", "git", "oauth2", "gitlab-ci-token"];
 
 /// The kinds of credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +117,19 @@ impl Credential {
             Material::Bearer(token) => Some(Secret::new(format!("Bearer {}", token.expose()))),
             Material::SshKey { .. } => None,
         }
+    }
+}
+
+impl Credential {
+    /// Tells of the secret, and of the users beside whom it may be sent. A private key is never sent.
+    fn teach(&self, redaction: &Redaction) {
+        let secret = match &self.material {
+            Material::Pat(secret) | Material::Password(secret) | Material::Bearer(secret) => secret,
+            Material::SshKey { .. } => return,
+        };
+        let mut users = USERS_BESIDE_TOKENS.to_vec();
+        users.extend(self.username.as_deref());
+        redaction.learn(secret, &users);
     }
 }
 

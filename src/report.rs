@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::secret::Redaction;
+
 pub use catalogue::Code;
 
 /// Measured values by name, with units in the names.
@@ -125,6 +127,12 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// Takes the secrets that `redaction` knows out of it.
+    pub fn redact(&mut self, redaction: &Redaction) {
+        redaction.clean(&mut self.summary);
+        self.remedies.iter_mut().for_each(|remedy| redaction.clean(remedy));
+    }
+
     /// A diagnosis in the catalogue's own words, followed by what was seen (a clause, or nothing) and with
     /// remedies that name the actual thing put before the general ones.
     pub fn new(code: Code, stage: Stage, seen: &str, remedies: Vec<String>) -> Self {
@@ -162,6 +170,7 @@ struct Inner {
     ended: Vec<StageRecord>,
     running: Option<(Stage, Instant, Facts, bool)>,
     observer: Option<Observer>,
+    redaction: Option<Redaction>,
 }
 
 impl StageLog {
@@ -169,6 +178,11 @@ impl StageLog {
     pub fn observed(observer: impl Fn(&StageEvent) + Send + Sync + 'static) -> Self {
         let inner = Inner { observer: Some(Box::new(observer)), ..Inner::default() };
         Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Takes the secrets that `redaction` knows out of all facts from now on.
+    pub fn redact(&self, redaction: &Redaction) {
+        self.lock().redaction = Some(redaction.clone());
     }
 
     /// Begins a stage. One that still runs has passed then.
@@ -183,12 +197,13 @@ impl StageLog {
     pub fn fact(&self, name: &str, value: impl Into<Value>) {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let value = inner.cleaned(value.into());
         let facts = match &mut inner.running {
             Some((_, _, facts, _)) => Some(facts),
             None => inner.ended.last_mut().map(|record| &mut record.facts),
         };
         if let Some(facts) = facts {
-            facts.insert(name.to_owned(), value.into());
+            facts.insert(name.to_owned(), value);
         }
     }
 
@@ -196,12 +211,13 @@ impl StageLog {
     pub fn fact_at(&self, stage: Stage, name: &str, value: impl Into<Value>) {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let value = inner.cleaned(value.into());
         let facts = match &mut inner.running {
             Some((running, _, facts, _)) if *running == stage => Some(facts),
             _ => inner.ended.iter_mut().find(|record| record.stage == stage).map(|record| &mut record.facts),
         };
         if let Some(facts) = facts {
-            facts.insert(name.to_owned(), value.into());
+            facts.insert(name.to_owned(), value);
         }
     }
 
@@ -291,6 +307,13 @@ impl StageLog {
 }
 
 impl Inner {
+    fn cleaned(&self, mut value: Value) -> Value {
+        if let Some(redaction) = &self.redaction {
+            redaction.clean_value(&mut value);
+        }
+        value
+    }
+
     fn end(&mut self, status: Status) {
         let Some((stage, since, facts, warned)) = self.running.take() else { return };
         let status = if warned && status == Status::Passed { Status::Warned } else { status };

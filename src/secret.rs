@@ -1,8 +1,12 @@
 //! A text that must not be seen: redacted when printed, wiped when dropped, never serialized.
 
+mod redaction;
+
 use std::fmt;
 
 use zeroize::Zeroizing;
+
+pub use redaction::Redaction;
 
 /// The largest secret, in bytes. An SSH key of 16,384 bits in PEM has about 13 KiB.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;

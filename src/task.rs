@@ -20,6 +20,7 @@ use crate::dial::Door;
 use crate::git::{Control, Limits};
 use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
+use crate::secret::Redaction;
 
 pub use diagnose::control_plane as control_plane_diagnosis;
 pub use target::{Target, TargetError, TargetSpec};
@@ -137,4 +138,13 @@ pub async fn run(task: &Task, tools: &Tools, control: &Control, log: &StageLog) 
             TaskReport::Clone(Box::new(Box::pin(clone::run(request, tools, control, log)).await))
         }
     }
+}
+
+/// The tools and the log of one task whose report is to hold none of its secrets: a server may repeat in its answers
+/// what it was sent.
+fn redacting(tools: &Tools, log: &StageLog) -> (Tools, Redaction) {
+    let redaction = Redaction::default();
+    log.redact(&redaction);
+    let credentials = Arc::new(tools.credentials.telling(&redaction));
+    (Tools { credentials, ..tools.clone() }, redaction)
 }

@@ -62,7 +62,22 @@ fn no_secret_reaches_what_a_person_or_a_ticket_gets_to_see() {
         all
     };
     let echo = format!("https://127.0.0.1:1/steal?token={PAT}");
-    for fault in [None, Some(Fault::SignInPage), Some(Fault::Redirect { status: 302, location: echo })] {
+    // A page that repeats the request, as pages for debugging and gateways do, cut at whatever place.
+    let repeated = spellings(PAT).join(" and ");
+    let repeating = |status, content_type| Fault::Words {
+        status,
+        content_type,
+        body: format!(r#"{{"message": "private-token: {PAT}"}} authorization: Basic {repeated}"#),
+    };
+    let faults = [
+        None,
+        Some(Fault::SignInPage),
+        Some(Fault::Redirect { status: 302, location: echo }),
+        Some(repeating(400, "text/plain")),
+        Some(repeating(403, "application/json")),
+        Some(repeating(200, "text/html")),
+    ];
+    for fault in faults {
         scene.server().clear_fault();
         if let Some(fault) = fault {
             scene.server().set_fault(fault);

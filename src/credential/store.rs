@@ -13,7 +13,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Credential, CredentialKind, Material, PrivateKey};
 use crate::config::{CredentialSource, SecretSource};
-use crate::secret::{MAX_SECRET_BYTES, Secret};
+use crate::secret::{MAX_SECRET_BYTES, Redaction, Secret};
 
 /// Why a credential could not be had. No variant holds any of its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,12 +78,18 @@ pub enum LoadError {
 #[derive(Debug, Clone, Default)]
 pub struct Store {
     sources: BTreeMap<String, CredentialSource>,
+    redaction: Option<Redaction>,
 }
 
 impl Store {
     /// A store of these.
     pub fn new(sources: BTreeMap<String, CredentialSource>) -> Self {
-        Self { sources }
+        Self { sources, redaction: None }
+    }
+
+    /// The same store, which tells `redaction` of every secret that it loads.
+    pub fn telling(&self, redaction: &Redaction) -> Self {
+        Self { redaction: Some(redaction.clone()), ..self.clone() }
     }
 
     /// The kind of a credential, without loading it.
@@ -98,7 +104,11 @@ impl Store {
     pub async fn load(&self, name: &str) -> Result<Credential, LoadError> {
         let name = name.to_owned();
         let Some(source) = self.sources.get(&name).cloned() else { return Err(LoadError::Unknown { name }) };
-        blocking(move || load(name, &source)).await
+        let loaded = blocking(move || load(name, &source)).await?;
+        if let Some(redaction) = &self.redaction {
+            loaded.teach(redaction);
+        }
+        Ok(loaded)
     }
 }
 

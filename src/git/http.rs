@@ -27,6 +27,15 @@ const USER_AGENT: &str = concat!("git/2.0 (sortie ", env!("CARGO_PKG_VERSION"), 
 /// How much is read of an answer that is not git's.
 const MAX_EXPLANATION_BYTES: usize = 8 * 1024;
 
+/// How many schemes of `WWW-Authenticate` are kept. Servers offer four at the most.
+const MAX_SCHEMES: usize = 16;
+
+/// The longest name of a scheme, in bytes.
+const MAX_SCHEME_BYTES: usize = 32;
+
+/// How much is shown of an answer that is not git's, in bytes.
+const MAX_SHOWN_BYTES: usize = 200;
+
 /// The longest time to wait that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -106,9 +115,6 @@ pub(super) fn ask_for_list(
         let base = same_origin_base(client, wire.url.path(), &response)
             .inspect_err(|_| note_evidence(wire, &response))?;
         response = send(&base)?;
-        if !is_same_repository(wire.url.path(), &base) {
-            wire.note_move(base.clone());
-        }
         *shared.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
     }
     let response = expect_git(wire, response, "application/x-git-upload-pack-advertisement")?;
@@ -155,7 +161,12 @@ fn same_origin_base(client: &HttpClient, path: &str, response: &Response) -> Res
         return Err(redirected(false));
     }
     match target.path().strip_suffix(LIST_SUFFIX) {
-        Some(base) if target.query() == Some(LIST_QUERY) && base != path => Ok(base.to_owned()),
+        // Another repository was not shown to policy, and the credential may not be meant for it.
+        Some(base)
+            if target.query() == Some(LIST_QUERY) && base != path && is_same_repository(path, base) =>
+        {
+            Ok(base.to_owned())
+        }
         Some(_) => Err(redirected(true)),
         None => Err(Error::SignInPage { status, location: Some(shown) }),
     }
@@ -203,7 +214,11 @@ fn expect_git(wire: &Wire, response: Response, expected_type: &str) -> Result<Re
         }
         StatusCode::NON_AUTHORITATIVE_INFORMATION => Error::SignInPage { status: code, location: None },
         status if status.is_success() && is_page => Error::SignInPage { status: code, location: None },
-        _ => Error::UnexpectedAnswer { status: code, content_type, first_bytes: body()? },
+        _ => {
+            let body = body()?;
+            let first_bytes = scrubbed(&body.as_bytes()[..body.len().min(MAX_SHOWN_BYTES)]);
+            Error::UnexpectedAnswer { status: code, content_type, first_bytes }
+        }
     })
 }
 
@@ -227,7 +242,13 @@ fn offered_schemes(headers: &HeaderMap) -> Vec<String> {
             let word = part.split_ascii_whitespace().next().unwrap_or_default();
             // What holds an equals sign is a parameter of the scheme before it.
             let is_scheme = !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            if is_scheme && !schemes.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+            if schemes.len() == MAX_SCHEMES {
+                return schemes;
+            }
+            if is_scheme
+                && word.len() <= MAX_SCHEME_BYTES
+                && !schemes.iter().any(|known| known.eq_ignore_ascii_case(word))
+            {
                 schemes.push(word.to_owned());
             }
         }

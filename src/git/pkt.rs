@@ -138,7 +138,7 @@ impl Observer {
     pub(super) fn take_summary(&mut self) -> Summary {
         let Advertisement { head_branch, head, .. } = self.take_list();
         let head_branch = head_branch.or_else(|| self.guessed_branch.take());
-        Summary { head_branch, head, references: self.count, moved_to: None }
+        Summary { head_branch, head, references: self.count }
     }
 
     /// Takes the list out. Names that are not UTF-8 are left out: nobody can ask for them.
@@ -363,7 +363,7 @@ mod tests {
         assert!(observer.has_whole_list() && !observer.is_out_of_form());
         assert!(observer.list.references.is_empty());
         let head_branch = Some("refs/heads/main".to_owned());
-        assert_eq!(summary, Summary { head_branch, head: Some(a), references: 3, moved_to: None });
+        assert_eq!(summary, Summary { head_branch, head: Some(a), references: 3 });
     }
 
     #[test]

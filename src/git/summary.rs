@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, PoisonError};
 
+use super::pkt::scrubbed;
 use super::references::unreadable;
 use super::wire::Wire;
 use super::{Access, Control, Error, Remote, blocking, http, ssh_stream};
@@ -26,8 +27,6 @@ pub struct Summary {
     pub head: Option<String>,
     /// How many references there are, without `HEAD` and without the objects that tags lead to.
     pub references: u64,
-    /// The path of another repository that the server led to instead of the one that was asked for.
-    pub moved_to: Option<String>,
 }
 
 /// Asks for the list of references and sums it up.
@@ -46,10 +45,10 @@ fn sum_up(wire: &Arc<Wire>) -> Result<Summary, Error> {
     wire.observer().keep_no_list();
     // The deadline and a cancel cut connections, so that they are the reason of whatever broke then.
     read_from(wire).map_err(|error| wire.control.check().err().unwrap_or(error))?;
-    let summary = Summary { moved_to: wire.take_move(), ..wire.observer().take_summary() };
+    let summary = wire.observer().take_summary();
     wire.log.fact("references", summary.references);
     if let Some(branch) = &summary.head_branch {
-        wire.log.fact("head_branch", branch.as_str());
+        wire.log.fact("head_branch", scrubbed(branch.as_bytes()));
     }
     ask_for_greeting(wire);
     Ok(summary)

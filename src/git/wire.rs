@@ -31,8 +31,6 @@ pub(super) struct Wire {
     /// What came over the connection so far, by the rules of git's framing.
     pub(super) observer: Mutex<Observer>,
     failure: Mutex<Option<Error>>,
-    /// The repository's path where a redirect of the server's own led to another one.
-    moved_to: Mutex<Option<String>>,
 }
 
 impl Wire {
@@ -47,7 +45,6 @@ impl Wire {
             cut: Arc::clone(cut),
             observer: Mutex::new(Observer::new(control.limits.max_references)),
             failure: Mutex::new(None),
-            moved_to: Mutex::new(None),
         })
     }
 
@@ -109,16 +106,6 @@ impl Wire {
     /// Takes the recorded reason out.
     pub(super) fn take_failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Notes that the server led to another repository than the one that was asked for.
-    pub(super) fn note_move(&self, path: String) {
-        *self.moved_to.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
-    }
-
-    /// Takes the path out that the server led to.
-    pub(super) fn take_move(&self) -> Option<String> {
-        self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Runs a future on the runtime until it is done, or until the work must stop.

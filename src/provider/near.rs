@@ -3,6 +3,12 @@
 /// How many names are offered.
 const MAX_NEAR: usize = 3;
 
+/// The longest name that is compared, in bytes. The work grows with the product of two lengths.
+const MAX_NAME_BYTES: usize = 256;
+
+/// How many names are compared.
+const MAX_NAMES: usize = 1000;
+
 /// How alike two names must be, between 0 and 1.
 const NEAR_ENOUGH: f64 = 0.8;
 
@@ -15,6 +21,9 @@ const ONE_SLIP: f64 = 0.85;
 /// Those of `names` that are like `wanted` and not the same, the most alike first. Case does not count, and a path
 /// that ends in the same name is alike wherever it is.
 pub fn near(wanted: &str, names: &[String]) -> Vec<String> {
+    if wanted.len() > MAX_NAME_BYTES {
+        return Vec::new();
+    }
     let wanted = wanted.to_lowercase();
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let likeness = |name: &str| {
@@ -22,8 +31,8 @@ pub fn near(wanted: &str, names: &[String]) -> Vec<String> {
         let one_slip = if strsim::damerau_levenshtein(&wanted, name) <= 1 { ONE_SLIP } else { 0.0 };
         strsim::jaro_winkler(&wanted, name).max(same_last_part).max(one_slip)
     };
-    let lowered =
-        names.iter().map(|name| (name.to_lowercase(), name)).filter(|(lowered, _)| *lowered != wanted);
+    let names = names.iter().filter(|name| name.len() <= MAX_NAME_BYTES).take(MAX_NAMES);
+    let lowered = names.map(|name| (name.to_lowercase(), name)).filter(|(lowered, _)| *lowered != wanted);
     let mut scored: Vec<(f64, &String)> = lowered
         .map(|(lowered, name)| (likeness(&lowered), name))
         .filter(|(score, _)| *score >= NEAR_ENOUGH)
@@ -42,6 +51,7 @@ mod tests {
         let names = ["Tools", "Shop", "Shops", "Website"].map(str::to_owned);
         assert_eq!(near("shpo", &names), ["Shop", "Shops"]);
         assert_eq!(near("wbe", &["web".to_owned()]), ["web"]);
+        assert_eq!(near(&"x".repeat(4000), &vec!["x".repeat(990); 5000]), Vec::<String>::new());
         assert_eq!(near("zzz", &names), Vec::<String>::new());
         let paths =
             ["zoo/web", "shop/sub/wbe", "Shop/sub/web", "shop/sub/wbe", "zoo/lion"].map(str::to_owned);

@@ -17,6 +17,10 @@ use crate::secret::Secret;
 /// The largest body of an answer that is read, in bytes.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
+/// How many values an answer may hold. In memory each takes many times what it takes in a body; a page of a hundred
+/// repositories has about five thousand.
+const MAX_JSON_VALUES: usize = 50_000;
+
 /// The longest wait that a server may name, whatever it asks for.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -183,7 +187,11 @@ impl Answer {
         let is_json = self.content_type().is_some_and(|kind| kind.ends_with("json"));
         // Some servers put a byte order mark before JSON, which no JSON parser takes.
         let body = self.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&self.body);
-        if is_json { serde_json::from_slice(body).ok() } else { None }
+        if is_json && count_values(body) <= MAX_JSON_VALUES {
+            serde_json::from_slice(body).ok()
+        } else {
+            None
+        }
     }
 
     /// A text field of a JSON body, made fit to be shown.
@@ -249,6 +257,12 @@ impl Answer {
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
     }
+}
+
+/// About how many values JSON holds, before it is parsed: each but the first follows one of these signs. Signs within
+/// texts count as well.
+fn count_values(json: &[u8]) -> usize {
+    json.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count()
 }
 
 /// A text field of an object, made fit to be shown; `None` where nothing is left of it. This, [`texts`] and
@@ -322,6 +336,14 @@ pub(super) mod tests {
         let json = [("content-type", "application/json; charset=utf-8")];
         assert_eq!(answer(404, &json, "\u{feff}{\"message\":\"a\\nb\"}").field("message").unwrap(), "a b");
         assert!(answer(200, &[("content-type", "text/html")], "{}").json().is_none());
+    }
+
+    #[test]
+    fn json_of_too_many_values_is_none() {
+        let json = [("content-type", "application/json")];
+        let many = format!("[{}0]", "0,".repeat(MAX_JSON_VALUES));
+        assert!(answer(200, &json, &many).json().is_none());
+        assert!(answer(200, &json, "[0,0]").json().is_some());
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl Report {
 pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &StageLog) -> Report {
     let since = Instant::now();
     let mut subject = Subject { url: request.target.shown(), ..Subject::default() };
-    let outcome = work(request, tools, control, log, &mut subject).await;
+    let (tools, redaction) = super::redacting(tools, log);
+    let outcome = work(request, &tools, control, log, &mut subject).await;
     let mut report = match outcome {
         Ok((cloned, path, is_plain)) => succeeded(cloned, path, is_plain, log),
         Err(failed) => {
@@ -96,6 +97,11 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
         }
     };
     report.duration = since.elapsed();
+    report
+        .diagnosis
+        .iter_mut()
+        .chain(&mut report.warnings)
+        .for_each(|diagnosis| diagnosis.redact(&redaction));
     report
 }
 

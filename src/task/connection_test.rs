@@ -59,9 +59,10 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     let subject =
         Subject { url: report.target.url.clone(), provider: request.provider, ..Subject::default() };
     let planned = Vec::new();
+    let (tools, redaction) = super::redacting(tools, log);
     let mut test = Test {
         request,
-        tools,
+        tools: &tools,
         control,
         log,
         report,
@@ -77,7 +78,9 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     };
     // Everything that a test may come to lives in this future, and whoever runs it need not carry its size.
     let outcome = Box::pin(test.work()).await;
-    test.finish(outcome, since)
+    let mut report = test.finish(outcome, since);
+    report.redact(&redaction);
+    report
 }
 
 /// A test while it runs.
@@ -200,7 +203,7 @@ impl Test<'_> {
             Ok(summary) => {
                 self.log.pass();
                 self.take_references(&summary);
-                self.check_move(remote, summary.moved_to)
+                Ok(())
             }
             Err(error) if self.is_no_git_server(&error) => {
                 self.report.target.provider = None;
@@ -228,16 +231,6 @@ impl Test<'_> {
             && self.request.provider.is_none()
             && self.declared.as_ref().is_some_and(|declared| declared.server.provider.is_none());
         is_assumed && !self.was_challenged && error.is_of_web_server()
-    }
-
-    /// GitLab leads from a repository's former path to its own one until somebody takes the former. What can be
-    /// read so today is another repository tomorrow.
-    fn check_move(&self, remote: &Remote, moved_to: Option<String>) -> Result<(), Failure> {
-        let Some(path) = moved_to.filter(|_| self.subject.provider == Some(Provider::Gitlab)) else {
-            return Ok(());
-        };
-        let to = Some(remote.url.with_path(&path).to_string());
-        Err(Failure::Provider(ProviderError::RepositoryMoved { to }))
     }
 
     /// The scope that git needs, and those that the API missed before.

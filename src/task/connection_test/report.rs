@@ -8,6 +8,7 @@ use super::Request;
 use crate::credential::CredentialKind;
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord};
+use crate::secret::Redaction;
 use crate::task::TargetSpec;
 
 /// The outcome of a connection test. What is not known is `None`.
@@ -123,6 +124,20 @@ impl Report {
             warnings: Vec::new(),
             diagnosis: None,
         }
+    }
+
+    /// Takes the secrets that `redaction` knows out of what the server told.
+    pub(super) fn redact(&mut self, redaction: &Redaction) {
+        self.diagnosis.iter_mut().chain(&mut self.warnings).for_each(|diagnosis| diagnosis.redact(redaction));
+        let facts = self.stages.iter_mut().flat_map(|stage| stage.facts.values_mut());
+        facts.for_each(|value| redaction.clean_value(value));
+        let ServerFacts { product, version, api_version } = &mut self.server;
+        let branch = self.repository.as_mut().map(|repository| &mut repository.default_branch);
+        let credential = &mut self.credential;
+        let texts = [product, version, api_version, &mut self.identity, &mut credential.expires_at];
+        texts.into_iter().chain(branch).flatten().for_each(|text| redaction.clean(text));
+        credential.scopes.iter_mut().for_each(|scope| redaction.clean(scope));
+        credential.missing_scopes.iter_mut().for_each(|scope| redaction.clean(scope));
     }
 
     /// The report of a test that ended before it could report.
