@@ -112,8 +112,13 @@ pub(super) fn ask_for_list(
     };
     let mut response = send(&shared.base(wire))?;
     if response.status().is_redirection() {
-        let base = same_origin_base(client, wire.url.path(), &response)
-            .inspect_err(|_| note_evidence(wire, &response))?;
+        let base = same_origin_base(client, wire.url.path(), &response).inspect_err(|error| {
+            // Whoever is told where the repository is now was let in.
+            if matches!(error, Error::Redirected { same_origin: true, .. }) {
+                wire.log.begin(Stage::Repository);
+            }
+            note_evidence(wire, &response);
+        })?;
         response = send(&base)?;
         *shared.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
     }
@@ -167,7 +172,10 @@ fn same_origin_base(client: &HttpClient, path: &str, response: &Response) -> Res
         {
             Ok(base.to_owned())
         }
-        Some(_) => Err(redirected(true)),
+        Some(base) => {
+            let location = format!("{}{base}", client.origin());
+            Err(Error::Redirected { status, location: remote_url::scrubbed(&location), same_origin: true })
+        }
         None => Err(Error::SignInPage { status, location: Some(shown) }),
     }
 }

@@ -17,8 +17,9 @@ const REDACTED: &str = "[redacted]";
 /// How much of a secret tells it from other words, in bytes. A text may have been cut in the middle of it.
 const TELLING_BYTES: usize = 8;
 
-/// The shortest secret that is looked for, in bytes. A shorter one is part of ordinary words.
-const SHORTEST_BYTES: usize = 4;
+/// The shortest form that is looked for, in bytes. A shorter one may be part of ordinary words; by Basic, with a user
+/// and in base64, it is long enough.
+const SHORTEST_BYTES: usize = TELLING_BYTES;
 
 /// The secrets of one task, in the forms in which they were sent. Clones share them.
 #[derive(Clone, Default)]
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(cleaned("twice glpat-S3cret/Token glpat-S3cr…"), "twice [redacted] [redacted]…");
         assert_eq!(cleaned("%67 glpat%2DS3cret%2FToken"), "%67 [redacted]");
         let basic = STANDARD.encode("git:glpat-S3cret/Token");
-        assert_eq!(cleaned(&format!("authorization: Basic {basic}")), "authorization: Basic [redacted]");
+        assert_eq!(cleaned(&format!("authorization: Basic {basic}")), "authorization: Basic [redacted]==");
         assert_eq!(cleaned("nothing to hide: glpat"), "nothing to hide: glpat");
     }
 
