@@ -187,6 +187,33 @@ async fn a_server_that_speaks_only_what_is_not_safe_any_more_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_fails_for_other_reasons_than_versions_says_so() {
+    let site = Site::new();
+    let nginx = site.plan().with_directive("ssl_reject_handshake on;").start(&site.authority);
+    let outcome = site.trial(&nginx).run().await;
+    expect(&outcome, "tls_name_mismatch", "tls");
+    assert!(summary(&outcome).contains("no site of that name"), "{}", summary(&outcome));
+
+    let said: [(&[u8], &str, &str); 2] = [
+        (&[0x16, 3, 3, 0, 122, 2, 0, 0, 118, 3, 3], "connection_reset", "in the middle"),
+        (&[0x15, 3, 3, 0, 2, 2, 80], "unexpected_answer", "the alert 80"),
+    ];
+    for (said, code, words) in said {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/web.git", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let mut tcp = listener.accept().unwrap().0;
+            let _ = tcp.read(&mut [0; 4096]);
+            tcp.write_all(said).unwrap();
+        });
+        let outcome = Trial::of(Some(Provider::Git), &url, &url).run().await;
+        expect(&outcome, code, "tls");
+        assert!(summary(&outcome).contains(words), "{}", summary(&outcome));
+        server.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_cut_or_not_tls_or_incomplete_is_told_apart() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/web.git", listener.local_addr().unwrap());

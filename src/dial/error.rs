@@ -136,6 +136,12 @@ pub enum DialError {
         /// Whether the peer cut it after our first TLS message; Schannel does so where no suite is common.
         during_tls: bool,
     },
+    /// Cut in the middle of a TLS handshake, after the peer had begun to answer.
+    #[error("the connection to {endpoint} was cut in the middle of the TLS handshake")]
+    CutInHandshake {
+        /// `host:port`.
+        endpoint: String,
+    },
     /// Another error of the operating system's.
     #[error("the connection to {endpoint} failed ({kind:?})")]
     Socket {
@@ -205,6 +211,13 @@ pub enum DialError {
         host: String,
         /// The names in the certificate; empty where it has none but a common name.
         names: Vec<String>,
+    },
+    /// The server has nothing under the name that was asked for, and shows no certificate: the alert
+    /// `unrecognized_name` (RFC 6066, section 3).
+    #[error("the server has no site of that name, {host}")]
+    UnknownName {
+        /// The host that was asked for.
+        host: String,
     },
     /// A certificate that is wrong in itself.
     #[error("the certificate of {subject} cannot be used: {problem}")]
@@ -284,6 +297,8 @@ impl DialError {
             | Self::Expired { .. }
             | Self::NotYetValid { .. }
             | Self::NameMismatch { .. }
+            | Self::UnknownName { .. }
+            | Self::CutInHandshake { .. }
             | Self::InvalidCertificate { .. }
             | Self::LegacyOnly
             | Self::ClientCertificateRequired { .. }

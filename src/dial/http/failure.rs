@@ -104,7 +104,7 @@ fn while_running(error: &reqwest::Error, causes: Causes, shown: Option<&Shown>) 
     match causes {
         // In TLS 1.3 the server refuses after the handshake, so that the first read meets the alert.
         Causes { tls: Some(rustls::Error::AlertReceived(alert)), .. } => {
-            match classify::alert_received(alert, shown) {
+            match classify::alert_received(alert, "", shown) {
                 error @ DialError::ClientCertificateRequired { .. } => error.into(),
                 _ => HttpError::Interrupted { kind: io::ErrorKind::ConnectionAborted },
             }

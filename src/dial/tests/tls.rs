@@ -160,12 +160,29 @@ async fn an_old_server_is_told_by_its_alert() {
         (40, DialError::LegacyOnly),
         (70, DialError::LegacyOnly),
         (71, DialError::LegacyOnly),
-        (112, DialError::TlsFailed { alert: Some(112) }),
+        (80, DialError::TlsFailed { alert: Some(80) }),
+        (112, DialError::UnknownName { host: "git.corp.example".into() }),
     ] {
         let server = Server::saying([0x15, 3, 1, 0, 2, 2, alert]).await;
         let (error, _) = failure(&secure(server.port(), &authority)).await;
         assert_eq!(error, expected);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_after_the_server_began_is_a_reset_within_tls() {
+    let authority = Authority::new("Corp Root");
+    let server = Server::run(|mut tcp, _| async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = tcp.read(&mut [0; 4096]).await;
+        // The head of a record with a ServerHello, of which no more comes.
+        let _ = tcp.write_all(&[0x16, 3, 3, 0, 122, 2, 0, 0, 118, 3, 3]).await;
+    })
+    .await;
+    let destination = secure(server.port(), &authority);
+    let (error, _) = failure(&destination).await;
+    assert_eq!(error, DialError::CutInHandshake { endpoint: destination.endpoint() });
+    assert_eq!(error.stage(), Stage::Tls);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(super) fn handshake_failure(error: &io::Error, seen: &Seen<'_>) -> DialError
     }
     let error = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     match error {
-        Some(TlsError::AlertReceived(alert)) => alert_received(*alert, Some(seen.shown)),
+        Some(TlsError::AlertReceived(alert)) => alert_received(*alert, seen.peer.host, Some(seen.shown)),
         Some(TlsError::InvalidMessage(_) | TlsError::PeerSentOversizedRecord)
             if !speaks_tls(seen.first_bytes) =>
         {
@@ -48,13 +48,17 @@ pub(super) fn handshake_failure(error: &io::Error, seen: &Seen<'_>) -> DialError
         None if !speaks_tls(seen.first_bytes) => {
             DialError::NotTls { first_bytes: printable(seen.first_bytes) }
         }
-        None => DialError::TlsFailed { alert: None },
+        None => DialError::CutInHandshake { endpoint: seen.peer.endpoint.clone() },
     }
 }
 
-/// What an alert of the server's means for us. `shown` is what became of the client certificate, where that is
+/// What an alert of the server's means for us, where `host` was asked for. `shown` is what became of the client certificate, where that is
 /// known.
-pub(in crate::dial) fn alert_received(alert: AlertDescription, shown: Option<&Shown>) -> DialError {
+pub(in crate::dial) fn alert_received(
+    alert: AlertDescription,
+    host: &str,
+    shown: Option<&Shown>,
+) -> DialError {
     let (was_asked, sent) = shown.map_or((false, false), |shown| (shown.was_asked(), shown.was_sent()));
     match alert {
         AlertDescription::CertificateRequired => DialError::ClientCertificateRequired { sent },
@@ -80,6 +84,7 @@ pub(in crate::dial) fn alert_received(alert: AlertDescription, shown: Option<&Sh
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion
         | AlertDescription::InsufficientSecurity => DialError::LegacyOnly,
+        AlertDescription::UnrecognisedName => DialError::UnknownName { host: host.to_owned() },
         alert => DialError::TlsFailed { alert: Some(alert.into()) },
     }
 }

@@ -135,7 +135,7 @@ pub(super) static NETWORK_UNREACHABLE: Entry = Entry {
 pub(super) static CONNECTION_RESET: Entry = Entry {
     code: "connection_reset",
     stages: &[Stage::Connect, Stage::Tls, Stage::HostKey],
-    cause: "The connection was cut before TLS or SSH said anything",
+    cause: "The connection was cut before TLS or SSH had begun in earnest",
     remedies: &[
         "Ask the network team for a firewall or load balancer that resets connections to this host and port.",
         "Check the server's own log at this time.",

@@ -75,8 +75,11 @@ impl Test<'_> {
     /// Warns of every certificate on the way that ends soon: the server's chain, the proxy's, and our own.
     fn warn_about_certificates(&mut self, stream: &Stream) {
         let facts = stream.facts();
-        let chain =
-            |tls: Option<&crate::dial::TlsFacts>| tls.map(|tls| tls.chain.clone()).unwrap_or_default();
+        let now = OffsetDateTime::now_utc();
+        let chain = |tls: Option<&crate::dial::TlsFacts>| {
+            let chain = tls.map(|tls| tls.chain.clone()).unwrap_or_default();
+            chain.into_iter().filter(|certificate| !has_ended(certificate, now)).collect::<Vec<_>>()
+        };
         let of_server = chain(facts.tls.as_ref()).into_iter().enumerate().map(|(place, certificate)| {
             let whose = if place == 0 { "it" } else { "one of its chain" };
             (Stage::Tls, whose, certificate)
@@ -109,4 +112,27 @@ impl Test<'_> {
 fn ends_soon(certificate: &CertificateFacts) -> bool {
     OffsetDateTime::parse(&certificate.not_after, &Rfc3339)
         .is_ok_and(|end| (end - OffsetDateTime::now_utc()).whole_days() < EXPIRY_WARNING_DAYS)
+}
+
+/// Whether a certificate is past its end. In a chain that was verified such a one was not needed: servers send
+/// them along, and nobody misses them.
+fn has_ended(certificate: &CertificateFacts, now: OffsetDateTime) -> bool {
+    OffsetDateTime::parse(&certificate.not_after, &Rfc3339).is_ok_and(|end| end < now)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_past_its_end_is_told_from_one_that_ends_soon() {
+        let now = OffsetDateTime::parse("2026-11-21T04:00:00Z", &Rfc3339).unwrap();
+        let ended = |not_after: &str| {
+            let certificate = CertificateFacts { not_after: not_after.into(), ..CertificateFacts::default() };
+            has_ended(&certificate, now)
+        };
+        assert!(ended("2021-01-01T00:00:00Z") && ended("2026-11-21T03:59:59Z"));
+        assert!(!ended("2026-11-21T04:00:01Z") && !ended(""));
+    }
 }

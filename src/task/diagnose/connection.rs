@@ -53,6 +53,8 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
         | DialError::Expired { .. }
         | DialError::NotYetValid { .. }
         | DialError::NameMismatch { .. }
+        | DialError::UnknownName { .. }
+        | DialError::CutInHandshake { .. }
         | DialError::InvalidCertificate { .. }
         | DialError::LegacyOnly
         | DialError::ClientCertificateRequired { .. }
@@ -95,6 +97,7 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         DialError::NameMismatch { names, .. } => {
             (Code::TlsNameMismatch, format!("{seen} but for {}", names.join(", ")), vec![])
         }
+        DialError::UnknownName { .. } => (Code::TlsNameMismatch, seen, vec![]),
         DialError::InvalidCertificate { issuer, fingerprint, .. } => {
             let seen = format!("{seen}; its issuer is {issuer}, its fingerprint {fingerprint}");
             (Code::TlsUntrustedIssuer, seen, vec![])
@@ -111,13 +114,13 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         }
         DialError::TlsFailed { alert } => {
             let alert = alert.map(|alert| format!("; the server sent the alert {alert}")).unwrap_or_default();
-            (Code::TlsLegacyOnly, format!("{seen}{alert}"), vec![])
+            (Code::UnexpectedAnswer, format!("{seen}{alert}"), vec![])
         }
         DialError::CaFile { path, problem } => {
             (Code::TlsUntrustedIssuer, seen, vec![ca_file(path, *problem)])
         }
-        // TLS with a proxy ends so, too.
-        DialError::Reset { .. } => (Code::ConnectionReset, seen, vec![]),
+        // TLS with a proxy ends in the first one, too.
+        DialError::Reset { .. } | DialError::CutInHandshake { .. } => (Code::ConnectionReset, seen, vec![]),
         // The callers send only the variants above here.
         other => (Code::Internal, other.to_string(), vec![]),
     }
