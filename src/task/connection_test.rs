@@ -273,7 +273,7 @@ impl Test<'_> {
     fn warn(&mut self, code: Code, stage: Stage, seen: &str, remedies: Vec<String>) {
         self.log.warn_at(stage);
         self.warn_other_way(stage);
-        self.report.warnings.push(diagnose::advised(code, stage, seen, remedies, self.subject.provider));
+        self.report.warnings.push(diagnose::advised(code, stage, seen, remedies, &self.subject));
     }
 
     /// Names the slowest stage of a test that succeeded, where it is unusual.

@@ -2,6 +2,7 @@
 //!
 //! Every match here is exhaustive, so that a new way to fail cannot be without a diagnosis.
 
+mod compose;
 mod connection;
 mod proxy;
 mod remote;
@@ -17,6 +18,8 @@ use crate::git;
 use crate::provider::{Provider, ProviderError, gitlab};
 use crate::remote_url::Scheme;
 use crate::report::{Code, Diagnosis, Stage};
+
+pub(super) use compose::advised;
 
 use super::stop::Stopped;
 use super::target::TargetError;
@@ -66,6 +69,8 @@ pub(super) struct Subject {
     pub(super) host: String,
     /// The declared server's name.
     pub(super) server: Option<String>,
+    /// Whether the server is declared by the flags of the command line and has no table.
+    pub(super) is_by_flags: bool,
     /// Where the declared server's web page is, without a slash at its end.
     pub(super) web_url: Option<String>,
     /// The server's own file of known hosts.
@@ -83,6 +88,7 @@ impl Subject {
         let shown = |path: &std::path::PathBuf| path.display().to_string();
         // The command line declares a server under a name that no configuration can have.
         self.server = Some(server.name.clone()).filter(|name| !name.contains(' '));
+        self.is_by_flags = self.server.is_none();
         self.provider = self.provider.or(server.provider);
         self.web_url = (server.url.scheme() != Scheme::Ssh).then(|| server.url.to_string());
         self.known_hosts_file = server.known_hosts_file.as_ref().map(shown);
@@ -99,6 +105,15 @@ impl Subject {
             return "[control_plane]".to_owned();
         }
         format!("[servers.{}]", self.server.as_deref().unwrap_or("<name>"))
+    }
+
+    /// Where a key of the server is given: in its table, or by a flag where the command line declares the server.
+    fn setting(&self, key: &str, flag: &str) -> String {
+        match (self.is_by_flags, &self.server, self.is_control_plane) {
+            (true, _, false) => flag.to_owned(),
+            (false, None, false) => format!("{key} of {} ({flag} on the command line)", self.table()),
+            _ => format!("{key} of {}", self.table()),
+        }
     }
 }
 
@@ -171,33 +186,7 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
         Failure::Stopped(Stopped::StepTooLong { limit }) => step_too_long(stage, *limit),
     };
-    advised(code, stage, seen.trim_end_matches('.'), remedies, subject.provider)
-}
-
-/// A diagnosis with one more remedy that names the setting where it is made: on this kind of server, after what is
-/// known of the very case; or else on this host, after all others.
-pub(super) fn advised(
-    code: Code,
-    stage: Stage,
-    seen: &str,
-    mut remedies: Vec<String>,
-    provider: Option<Provider>,
-) -> Diagnosis {
-    let entry = code.entry();
-    let on_server = match provider {
-        Some(Provider::AzureDevops) => ("On Azure DevOps", entry.on_azure_devops),
-        Some(Provider::Gitlab) => ("On GitLab", entry.on_gitlab),
-        Some(Provider::Git) | None => ("", ""),
-    };
-    if !on_server.1.is_empty() {
-        remedies.push(format!("{}: {}", on_server.0, on_server.1));
-        return Diagnosis::new(code, stage, seen, remedies);
-    }
-    let mut diagnosis = Diagnosis::new(code, stage, seen, remedies);
-    if !entry.on_host.is_empty() {
-        diagnosis.remedies.push(format!("On the agent's host: {}", entry.on_host));
-    }
-    diagnosis
+    advised(code, stage, seen.trim_end_matches('.'), remedies, subject)
 }
 
 /// The diagnosis of a failed way to the control plane: it is the same way with the same causes.
@@ -209,7 +198,7 @@ pub fn control_plane(error: &DialError, url: &str, ca_file: Option<&std::path::P
         ..Subject::default()
     };
     let (code, seen, remedies) = connection::dial(error, &subject);
-    advised(code, error.stage(), seen.trim_end_matches('.'), remedies, None)
+    advised(code, error.stage(), seen.trim_end_matches('.'), remedies, &subject)
 }
 
 fn cancelled(stage: Stage) -> Finding {
@@ -241,6 +230,7 @@ mod tests {
             url: "https://ado.corp/Coll/Shop/_git/web".into(),
             host: "ado.corp".into(),
             server: Some("ado".into()),
+            is_by_flags: false,
             web_url: None,
             known_hosts_file: Some("/etc/sortie/known_hosts".into()),
             ca_file: None,

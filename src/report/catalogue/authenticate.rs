@@ -9,7 +9,7 @@ pub(super) static PAT_REJECTED: Entry = Entry {
     cause: "The server did not accept the access token",
     remedies: &[
         "Check that the token was copied whole, has not expired and was not revoked.",
-        "Make a new token with the scopes that the report names and put it where the credential's secret comes from.",
+        "Make a new token with the scopes that the target needs and put it where the credential's secret comes from.",
     ],
     seen: "Status 401 to the one request that carried the token, or the provider's documented answer for an unknown or revoked one. It was sent once and is not tried again.",
     why: "The token was cut off while it was copied, has expired, was revoked, or belongs to another server or organization. Azure DevOps gives the same empty 401 for a token that lacks the scope.",
@@ -79,9 +79,9 @@ pub(super) static BASIC_NOT_OFFERED: Entry = Entry {
     remedies: &["Enable token authentication on the server: Basic must pass to Azure DevOps itself."],
     seen: "Status 401 whose WWW-Authenticate offers Negotiate or NTLM and neither Basic nor Bearer, to a request that carried the token as Basic. The summary lists the schemes.",
     why: "IIS or a gateway takes care of sign-in by itself and never hands the token to Azure DevOps; or a policy of the server has switched Basic off.",
-    on_azure_devops: "IIS Manager → Azure DevOps Server → Authentication: leave Windows Authentication and Anonymous Authentication enabled, so that Azure DevOps itself offers Basic and Bearer; on the collection, Organization settings → Policies must not forbid alternate or token authentication.",
+    on_azure_devops: "IIS Manager → Azure DevOps Server → Authentication: leave Windows Authentication and Anonymous Authentication enabled, so that Azure DevOps itself offers Basic and Bearer; on Services, Organization settings → Policies must not forbid it.",
     on_gitlab: "A gateway with Windows sign-in stands in front: exempt /api/v4 and git's paths from it.",
-    on_host: "Compare: `curl -sI URL/_apis/connectionData | grep -i www-authenticate`.",
+    on_host: "Compare: `curl -sI URL | grep -i www-authenticate`.",
 };
 
 pub(super) static IIS_BASIC_CONFLICT: Entry = Entry {

@@ -8,13 +8,13 @@ pub(super) static HOST_KEY_UNKNOWN: Entry = Entry {
     stages: &[Stage::HostKey],
     cause: "No known_hosts entry vouches for the key that the SSH server shows",
     remedies: &[
-        "Compare the fingerprint with the one that the server's operator publishes, then add the key to known_hosts_file (--known-hosts on the command line).",
+        "Compare the fingerprint with the one that the server's operator publishes, then pin it as host_keys of the server, or add the key to known_hosts_file (--known-hosts on the command line).",
     ],
     seen: "The key that the server showed, looked up by host and port in known_hosts_file, hashed entries included; facts carry its type and fingerprint. Nothing was sent to the server.",
     why: "Nobody has told this agent yet what this server's key is, or the entry is for another port ([host]:2222) or another name.",
     on_azure_devops: "Services publishes its fingerprints in its documentation of SSH, and at User settings → SSH public keys; on a server of your own they stand in Administration Console → Application Tier → SSH Service.",
     on_gitlab: "The fingerprints stand at https://HOST/help/instance_configuration.",
-    on_host: "Collect the key with `ssh-keyscan -p PORT HOST >> /etc/sortie/known_hosts`, compare with `ssh-keygen -lf /etc/sortie/known_hosts`, and name the file as known_hosts_file in [servers.<name>].",
+    on_host: "Collect the key with `ssh-keyscan -p PORT HOST >> /etc/sortie/known_hosts`, compare with `ssh-keygen -lf /etc/sortie/known_hosts`, and name the file as known_hosts_file in [servers.<name>]; host_keys = [\"SHA256:…\"] there pins the fingerprint alone.",
 };
 
 pub(super) static HOST_KEY_CHANGED: Entry = Entry {

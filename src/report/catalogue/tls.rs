@@ -114,7 +114,7 @@ pub(super) static TLS_LEGACY_ONLY: Entry = Entry {
     why: "Old Windows releases and hardened-long-ago load balancers still know only TLS 1.0 and 1.1, or suites with RSA key exchange and CBC.",
     on_azure_devops: "On the Windows server set Enabled = 1 and DisabledByDefault = 0 below HKLM\\SYSTEM\\CurrentControlSet\\Control\\SecurityProviders\\SCHANNEL\\Protocols\\TLS 1.2\\Server, allow TLS_ECDHE_…_AES_…_GCM suites (Group Policy: SSL Cipher Suite Order), and restart it.",
     on_gitlab: "Remove nginx['ssl_protocols'] and nginx['ssl_ciphers'] from /etc/gitlab/gitlab.rb, whose defaults are good, and run gitlab-ctl reconfigure.",
-    on_host: "Look what the server takes: `openssl s_client -connect HOST:443 -tls1_2`. A load balancer in front has settings of its own.",
+    on_host: "Look what the server takes: `openssl s_client -connect HOST:PORT -tls1_2`. A load balancer in front has settings of its own.",
 };
 
 pub(super) static TLS_CLIENT_CERTIFICATE_REQUIRED: Entry = Entry {

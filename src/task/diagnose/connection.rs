@@ -19,15 +19,17 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
         DialError::AddressNotAllowed { refusal, .. } => {
             let remedies = match refusal {
                 AddressRefusal::Loopback => {
-                    vec![format!("If this is meant, set allow_loopback = true in {}.", subject.table())]
+                    vec![
+                        "Correct the name's record in DNS or in the hosts file of the agent's host."
+                            .to_owned(),
+                        format!("If this is meant, set allow_loopback = true in {}.", subject.table()),
+                    ]
                 }
                 AddressRefusal::LinkLocal | AddressRefusal::NoHost => vec![],
             };
             (Code::AddressNotAllowed, seen, remedies)
         }
-        DialError::NameNotFound { host } => {
-            (Code::NameNotFound, seen, vec![format!("On the agent's host, try: getent hosts {host}")])
-        }
+        DialError::NameNotFound { .. } => (Code::NameNotFound, seen, vec![]),
         DialError::ResolverFailed { .. } => (Code::ResolverFailed, seen, vec![]),
         DialError::ProxySetting { variable, .. } => {
             let form = "SCHEME://[user:password@]host[:port], with http, https or socks5";
@@ -69,7 +71,7 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
         DialError::NotTls { first_bytes } => {
-            (Code::NotTls, format!("{seen}; its first bytes are `{first_bytes}`"), vec![])
+            (Code::NotTls, format!("its first bytes are `{first_bytes}`"), vec![])
         }
         DialError::TlsTimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
         DialError::UntrustedIssuer { issuer, fingerprint, inspection, self_signed, .. } => {
@@ -85,17 +87,19 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
             (Code::TlsUntrustedIssuer, seen, vec![trust(&what, subject)])
         }
         DialError::IncompleteChain { issuer, issuer_url, fingerprint, .. } => {
-            let remedy =
-                format!("Install the certificate of {issuer} on the server; it can be had at {issuer_url}.");
-            (Code::TlsIncompleteChain, format!("{seen}; fingerprint {fingerprint}"), vec![remedy])
+            let remedies = vec![
+                format!("Install the certificate of {issuer} on the server; it can be had at {issuer_url}."),
+                format!("Until then, give it as {}.", subject.setting("ca_file", "--ca-file")),
+            ];
+            (Code::TlsIncompleteChain, format!("{seen}; fingerprint {fingerprint}"), remedies)
         }
         DialError::Expired { .. } => by_clock(Code::TlsExpired, seen, subject),
         DialError::NotYetValid { .. } => by_clock(Code::TlsNotYetValid, seen, subject),
-        DialError::NameMismatch { names, .. } if names.is_empty() => {
-            (Code::TlsNameMismatch, format!("{seen}; it has no name at all"), vec![])
+        DialError::NameMismatch { host, names } if names.is_empty() => {
+            (Code::TlsNameMismatch, format!("it has no name at all, and {host} was asked for"), vec![])
         }
-        DialError::NameMismatch { names, .. } => {
-            (Code::TlsNameMismatch, format!("{seen} but for {}", names.join(", ")), vec![])
+        DialError::NameMismatch { host, names } => {
+            (Code::TlsNameMismatch, format!("{}, and {host} was asked for", names.join(", ")), vec![])
         }
         DialError::UnknownName { .. } => (Code::TlsNameMismatch, seen, vec![]),
         DialError::InvalidCertificate { issuer, fingerprint, .. } => {
@@ -104,7 +108,8 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         }
         DialError::LegacyOnly => (Code::TlsLegacyOnly, seen, vec![]),
         DialError::ClientCertificateRequired { sent } => {
-            (Code::TlsClientCertificateRequired, seen, vec![client_certificate(*sent, subject)])
+            let seen = if *sent { "it did not accept the one that was sent" } else { "none was sent" };
+            (Code::TlsClientCertificateRequired, seen.to_owned(), vec![client_certificate(*sent, subject)])
         }
         DialError::ClientCertificate { path, problem } => unusable_client_certificate(path, problem, seen),
         DialError::Intercepted(found) => {
@@ -153,9 +158,8 @@ fn client_certificate(sent: bool, subject: &Subject) -> String {
         );
     }
     format!(
-        "Have a client certificate issued for this host, and name it with its key: client_cert_file and \
-         client_key_file in {} (--client-cert-file and --client-key-file on the command line).",
-        subject.table()
+        "Have a client certificate issued for this host, and name it with its key: {}.",
+        subject.setting("client_cert_file and client_key_file", "--client-cert-file and --client-key-file")
     )
 }
 
@@ -208,8 +212,8 @@ fn trust(what: &str, subject: &Subject) -> String {
     match &subject.ca_file {
         Some(file) => format!("Add {what} to {file} once you have compared its fingerprint."),
         None => format!(
-            "Give {what} as ca_file of {} (--ca-file on the command line) once you have compared its fingerprint.",
-            subject.table()
+            "Give {what} as {} once you have compared its fingerprint.",
+            subject.setting("ca_file", "--ca-file")
         ),
     }
 }

@@ -18,19 +18,24 @@ const AGAINST_RULES: [u16; 2] = [403, 405];
 pub(super) fn proxy(error: &DialError, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
-        DialError::ProxyUnreachable { .. } => (Code::ProxyUnreachable, seen, vec![]),
+        DialError::ProxyUnreachable { proxy, problem } => {
+            (Code::ProxyUnreachable, format!("{proxy}, {problem}"), vec![])
+        }
         DialError::ProxyProtocol { kind, .. } => (Code::ProxyUnreachable, seen, vec![other_kind(*kind)]),
         DialError::ProxyTls { proxy, cause } => of_proxy(proxy, cause, subject),
-        DialError::ProxyAuthRequired { kind, schemes, credentials_sent, .. } => {
-            let sent =
-                if *credentials_sent { ": the proxy did not accept the user and password" } else { "" };
+        DialError::ProxyAuthRequired { proxy, kind, schemes, credentials_sent } => {
+            let sent = if *credentials_sent {
+                "the proxy did not accept the user and password"
+            } else {
+                "nothing was sent"
+            };
             let offers =
-                if schemes.is_empty() { String::new() } else { format!(" ({})", schemes.join(", ")) };
+                if schemes.is_empty() { String::new() } else { format!(" offers {}", schemes.join(", ")) };
             let remedies = authentication(*kind, schemes);
-            (Code::ProxyAuthRequired, format!("{seen}{offers}{sent}"), remedies)
+            (Code::ProxyAuthRequired, format!("{proxy}{offers}; {sent}"), remedies)
         }
         DialError::ProxyRefused { proxy, reply } => {
-            (Code::ProxyRefused, seen, refusal(proxy, *reply, subject))
+            (Code::ProxyRefused, format!("{proxy} answered with {reply}"), refusal(proxy, *reply, subject))
         }
         DialError::BehindProxy { proxy, problem, .. } => behind(proxy, *problem, seen),
         // The caller sends only the variants above here.
@@ -48,9 +53,8 @@ fn of_proxy(proxy: &str, cause: &DialError, subject: &Subject) -> Finding {
     };
     let remedy = match cause {
         DialError::UntrustedIssuer { .. } | DialError::IncompleteChain { .. } => format!(
-            "Give the authority of the proxy {proxy} as proxy_ca_file of {} (--proxy-ca-file on the command line) \
-             once you have compared its fingerprint.",
-            subject.table()
+            "Give the authority of the proxy {proxy} as {} once you have compared its fingerprint.",
+            subject.setting("proxy_ca_file", "--proxy-ca-file")
         ),
         DialError::CaFile { path, .. } => {
             format!(

@@ -6,6 +6,7 @@ use super::{Finding, Subject, connection};
 use crate::credential::CredentialKind;
 use crate::dial::HttpError;
 use crate::git;
+use crate::provider::rest::MAX_RETRY_AFTER;
 use crate::provider::{Denied, Provider, ProviderError};
 use crate::remote_url::RemoteUrl;
 use crate::report::{Code, Stage};
@@ -57,7 +58,7 @@ pub(super) fn provider(error: &ProviderError, subject: &Subject) -> Finding {
         ProviderError::TooOld { .. } => (Code::ServerTooOld, seen, vec![]),
         ProviderError::Denied(denied) => refused(denied, subject),
         ProviderError::CredentialDemanded => super::source::no_credential(subject),
-        ProviderError::SignInPage { .. } => (Code::SignInPage, seen, vec![]),
+        ProviderError::SignInPage { status } => (Code::SignInPage, format!("status {status}"), vec![]),
         ProviderError::Forbidden { scopes, said } => scope_missing(scopes, said.as_deref(), subject),
         ProviderError::ProjectHidden { name, near } => {
             (Code::ProjectNotFoundOrDenied, format!("the project is `{name}`"), perhaps(near))
@@ -86,9 +87,10 @@ fn collection_unknown(asked: &str, right: Option<&str>, known: &[String], subjec
         asked => format!("the server has no collection `{asked}`"),
     };
     if !known.is_empty() {
-        seen += &format!("; it has {}", known.join(", "));
+        seen += &format!("; the server has {}", known.join(", "));
     }
     let remedy = match right {
+        Some(right) if subject.is_by_flags => format!("Use {}.", right_url(right, subject)),
         Some(right) => format!("Use {}, and correct url of {}.", right_url(right, subject), subject.table()),
         None => {
             "Name the collection in the URL: https://host[/tfs]/{collection}/{project}/_git/{repository}."
@@ -117,7 +119,7 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::SignInPage { status: 200, .. } => {
             unexpected("git's list of references", 200, Some("a page of HTML"), "")
         }
-        git::Error::SignInPage { .. } => (Code::SignInPage, seen, vec![]),
+        git::Error::SignInPage { status, .. } => (Code::SignInPage, format!("status {status}"), vec![]),
         git::Error::Redirected { location, same_origin: true, .. } => {
             (Code::RepositoryMoved, format!("it redirects to {location}"), vec![format!("Use {location}.")])
         }
@@ -177,6 +179,9 @@ fn below_base(answered: &str, subject: &Subject) -> String {
         Ok(url) => {
             let base = answered.trim_end_matches('/');
             let (right, root) = (url.with_path(&format!("{base}{}", url.path())), url.with_path(base));
+            if subject.is_by_flags {
+                return format!("Use {right}.");
+            }
             format!("Use {right}; url of {} begins with {root}.", subject.table())
         }
         Err(_) => format!(
@@ -293,11 +298,16 @@ fn git_scopes(subject: &Subject) -> Vec<String> {
 fn rate_limited(retry_after: Option<Duration>) -> Finding {
     match retry_after {
         Some(wait) => {
+            // What is clamped has been longer.
+            let at_least = if wait >= MAX_RETRY_AFTER { "at least " } else { "" };
             let seconds = wait.as_secs();
             (
                 Code::RateLimited,
-                format!("it asks to wait {seconds} s"),
-                vec![format!("Try again in {seconds} s.")],
+                format!("it asks to wait {at_least}{seconds} s"),
+                vec![
+                    format!("Try again in {at_least}{seconds} s."),
+                    "Spread the tests, or have the limit raised for the credential's user.".to_owned(),
+                ],
             )
         }
         None => (Code::RateLimited, String::new(), vec![]),

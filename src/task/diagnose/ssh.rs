@@ -11,10 +11,10 @@ pub(super) fn finding(error: &ssh::Error, subject: &Subject) -> Finding {
         ssh::Error::Dial(error) => super::connection::dial(error, subject),
         ssh::Error::Library { .. } => (Code::Internal, seen, vec![]),
         ssh::Error::NotSsh { first_bytes } if first_bytes.is_empty() => {
-            (Code::NotSsh, format!("{seen}; it says nothing"), vec![])
+            (Code::NotSsh, "it says nothing".to_owned(), vec![])
         }
         ssh::Error::NotSsh { first_bytes } => {
-            (Code::NotSsh, format!("{seen}; its first bytes are `{first_bytes}`"), vec![])
+            (Code::NotSsh, format!("its first bytes are `{first_bytes}`"), vec![])
         }
         ssh::Error::NoCommonAlgorithm { .. } => no_common_algorithm(error),
         ssh::Error::TooBusy { .. } => (Code::RateLimited, seen, vec![LATER.into()]),
@@ -47,16 +47,15 @@ const LATER: &str = "Try again later, and from fewer places at once; on the serv
 
 /// What each side offers of the kinds that do not meet.
 fn no_common_algorithm(error: &ssh::Error) -> Finding {
-    let seen = error.to_string();
     let ssh::Error::NoCommonAlgorithm { banner, apart, ours, offered } = error else {
-        return (Code::Internal, seen, vec![]);
+        return (Code::Internal, error.to_string(), vec![]);
     };
     let both = |kind: &ssh::Kind| {
         let (theirs, ours) = (offered.list(*kind).join(", "), ours.list(*kind).join(", "));
         format!("{}: it offers {theirs}, and the agent {ours}", kind.as_str())
     };
     let apart: Vec<String> = apart.iter().map(both).collect();
-    (Code::SshNoCommonAlgorithm, format!("{seen}, which is {banner}; {}", apart.join("; ")), vec![])
+    (Code::SshNoCommonAlgorithm, format!("it is {banner}; {}", apart.join("; ")), vec![])
 }
 
 /// What a server means that hangs up in form, by the reasons of RFC 4253, section 11.1.
@@ -73,9 +72,8 @@ fn hung_up(reason: u32, seen: String) -> Finding {
 }
 
 fn host_key(error: &ssh::Error, subject: &Subject) -> Finding {
-    let seen = error.to_string();
     match error {
-        ssh::Error::HostKeyUnknown { offered, file, .. } => {
+        ssh::Error::HostKeyUnknown { host, offered, file, .. } => {
             let file = file.as_ref().map(|file| file.display().to_string());
             let published = published_keys(subject);
             let remedy = match file.or_else(|| subject.known_hosts_file.clone()) {
@@ -91,11 +89,11 @@ fn host_key(error: &ssh::Error, subject: &Subject) -> Finding {
                     offered.entry
                 ),
             };
-            let seen = format!("{seen}; the server shows {} {}", offered.key_type, offered.fingerprint);
+            let seen = format!("{host} shows {} {}", offered.key_type, offered.fingerprint);
             (Code::HostKeyUnknown, seen, vec![remedy])
         }
-        ssh::Error::HostKeyChanged { offered, known, .. } => {
-            let seen = format!("{seen}: the server shows {} {}", offered.key_type, offered.fingerprint);
+        ssh::Error::HostKeyChanged { host, offered, known, .. } => {
+            let seen = format!("{host} shows {} {}", offered.key_type, offered.fingerprint);
             let ask = format!(
                 "Ask who runs {} whether the key was changed, and compare {} with {}.",
                 subject.host,
