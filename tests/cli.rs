@@ -22,6 +22,19 @@ fn with(first: &[&str], more: &[String]) -> Vec<String> {
 }
 
 #[test]
+fn a_repository_to_read_stands_beside_the_url_of_a_group() {
+    let scene = Scene::small();
+    let url = format!("{}/shop", scene.server().url());
+    let output = sortie(with(&["test", &url, "--repository", "web", "--json"], &access(&scene, PAT)));
+    assert_eq!(output.status, Some(0), "{output:?}");
+    let report = output.json();
+    assert_eq!(report["target"]["scope"], "account");
+    assert!(report["repository"]["references"].as_u64().unwrap() > 0, "{report:#}");
+    let clone = sortie(with(&["clone", &url, "web", "--repository", "web"], &access(&scene, PAT)));
+    assert_eq!(clone.status, Some(2), "{clone:?}");
+}
+
+#[test]
 fn a_good_test_prints_the_pinned_report_and_exits_with_0() {
     let scene = Scene::small();
     let url = scene.url();

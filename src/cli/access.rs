@@ -58,8 +58,8 @@ pub(super) struct AccessArgs {
     /// The project on --server; for GitLab the group
     #[arg(long, value_name = "P", requires = "server")]
     project: Option<String>,
-    /// The repository in --project
-    #[arg(long, value_name = "R", requires = "server")]
+    /// The repository in --project; beside the URL of a project, a group or a collection, the one to read there
+    #[arg(long, value_name = "R")]
     repository: Option<String>,
     /// The kind of server; found by looking where it is not given
     #[arg(long, value_enum)]
@@ -120,6 +120,8 @@ pub(super) struct AccessArgs {
 /// What the flags come to.
 pub(super) struct Access {
     pub(super) target: TargetSpec,
+    /// The repository to read where the target's URL names none.
+    pub(super) test_repository: Option<String>,
     pub(super) provider: Option<Provider>,
     pub(super) credential: Option<String>,
     pub(super) tools: Tools,
@@ -194,8 +196,10 @@ impl AccessArgs {
             limits: declared.limits,
             workspaces: None,
         };
+        let test_repository = self.repository.clone().filter(|_| self.server.is_none());
         Ok(Access {
             target,
+            test_repository,
             provider: self.provider.map(Into::into),
             credential: name,
             tools,

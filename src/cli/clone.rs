@@ -45,6 +45,9 @@ pub(super) async fn execute(common: &Common, args: CloneArgs) -> Exit {
         Ok(access) => access,
         Err(error) => return complain(Exit::Configuration, &error.to_string()),
     };
+    if access.test_repository.is_some() {
+        usage("--repository names a repository of --server; a URL names its own");
+    }
     let task = Task::Clone(clone::Request {
         target: access.target,
         provider: access.provider,

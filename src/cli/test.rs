@@ -45,7 +45,7 @@ pub(super) async fn execute(common: &Common, args: TestArgs) -> Exit {
         provider: access.provider,
         credential: access.credential,
         scope: None,
-        test_repository: None,
+        test_repository: access.test_repository,
     });
     work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), form).await
 }

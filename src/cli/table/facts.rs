@@ -36,7 +36,7 @@ const EVIDENCE: [&str; 33] = [
     "key_fingerprint",
     "user",
     "offered",
-    "banner",
+    "server",
     "answered",
     "near",
     "scopes",
@@ -44,7 +44,10 @@ const EVIDENCE: [&str; 33] = [
 ];
 
 /// Facts that say nothing to a person who has the rest.
-const SILENT: [&str; 4] = ["credential", "server", "chain", "known_hosts_line"];
+const SILENT: [&str; 3] = ["credential", "chain", "known_hosts_line"];
+
+/// The algorithms of both sides, which matter only where the handshake did not come as far as a host key.
+const ALGORITHMS: [&str; 2] = ["offered", "ours"];
 
 /// The one fact of a stage that matters most to somebody who looks at it.
 pub(in crate::cli) fn telling(stage: &Stage, report: Option<&Report>) -> String {
@@ -54,7 +57,10 @@ pub(in crate::cli) fn telling(stage: &Stage, report: Option<&Report>) -> String 
         ("policy", _) => all(&["server"]),
         ("resolve", _) => all(&["addresses"]),
         ("proxy", _) => all(&["proxy"]),
-        ("connect", _) => all(&["address"]),
+        ("connect", _) => {
+            let through = fact("through").map(|proxy| format!("through {proxy}"));
+            joined([fact("address"), through])
+        }
         ("tls", _) => {
             let version = fact("version").map(|version| format!("TLS {version}"));
             let issuer = fact("issuer").map(|issuer| format!("by {}", common_name(&issuer)));
@@ -71,13 +77,17 @@ pub(in crate::cli) fn telling(stage: &Stage, report: Option<&Report>) -> String 
         }
         ("authorize", Some(report)) => capabilities(report),
         ("repository", Some(report)) => {
-            let name = fact("repository").or_else(|| fact("test_repository"));
+            let picked = fact("test_repository").map(|name| format!("{name} (picked)"));
+            let name = picked.or_else(|| fact("repository"));
             let branch =
                 report.repository.default_branch.as_ref().map(|branch| format!("default branch {branch}"));
             joined([name, branch])
         }
         ("references", Some(report)) => {
-            let count = report.repository.references.map(|count| format!("{count} references"));
+            let count = report.repository.references.map(|count| match count {
+                1 => "1 reference".to_owned(),
+                count => format!("{count} references"),
+            });
             let head = report.repository.head.as_deref().map(|head| format!("HEAD at {}", short(head)));
             joined([count, head])
         }
@@ -93,11 +103,17 @@ pub(in crate::cli) fn telling(stage: &Stage, report: Option<&Report>) -> String 
 
 /// The facts of a stage that failed, those first that tell most.
 pub(in crate::cli) fn evidence(stage: &Stage) -> Vec<(String, String)> {
+    let has_host_key = stage.facts.contains_key("fingerprint");
+    let is_silent = |name: &str| {
+        SILENT.contains(&name)
+            || (has_host_key && ALGORITHMS.contains(&name))
+            || (stage.stage == "policy" && name == "server")
+    };
     let known = EVIDENCE.iter().map(|name| (*name).to_owned());
     let others = stage.facts.keys().filter(|name| !EVIDENCE.contains(&name.as_str())).cloned();
     known
         .chain(others)
-        .filter(|name| !SILENT.contains(&name.as_str()))
+        .filter(|name| !is_silent(name))
         .filter_map(|name| Some((name.clone(), plain(stage.facts.get(&name)?))))
         .filter(|(_, value)| !value.is_empty())
         .take(MAX_EVIDENCE)
