@@ -3,6 +3,7 @@
 
 use sortie::credential::CredentialKind;
 use sortie::provider::{Provider, Scope};
+use sortie::remote_url::RemoteUrl;
 use stand_ins::{
     Authority, Fault, Gitlab, Repository, Running, ServerHandle, StandIns, Token, TokenKind, User, World,
 };
@@ -209,6 +210,12 @@ async fn what_is_hidden_is_offered_by_names_that_are_like_it() {
     let group = scene.on("/shop/sbu").scope(Scope::Account).pat("glpat-read").run().await;
     expect(&group, "project_not_found_or_denied", "authorize");
     assert!(remedy(&group).contains("shop/sub"), "{}", remedy(&group));
+    // What lies beyond the declared path is not for whoever set the task.
+    let mut narrow = scene.on("/shop/sub2/web.git").pat("glpat-read");
+    narrow.server.url = RemoteUrl::parse(&format!("{}/shop/sub2", scene.server().url())).unwrap();
+    let narrow = narrow.run().await;
+    expect(&narrow, "repository_not_found_or_denied", "repository");
+    assert!(!narrow.0.to_string().contains("shop/sub/web"), "{:#}", narrow.0);
     let nothing_like_it = scene.by("glpat-read", "/zzz/qqq.git").await;
     expect(&nothing_like_it, "repository_not_found_or_denied", "repository");
     assert!(!remedy(&nothing_like_it).contains("Perhaps"), "{}", remedy(&nothing_like_it));

@@ -278,6 +278,11 @@ impl Place {
         }
     }
 
+    /// Another repository of the same project, by its decoded name.
+    pub fn in_its_project(&self, repository: &str) -> Self {
+        Self { repository: Some(Self::encoded(repository)), project_is_implied: false, ..self.clone() }
+    }
+
     /// A repository of this place as a person names it: `repository`, or `project/repository`.
     pub fn with_named_repository(&self, name: &str) -> Self {
         let project = self.project().map(Self::decoded);

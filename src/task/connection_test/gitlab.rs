@@ -227,6 +227,7 @@ impl Test<'_> {
             };
             self.log.begin(Stage::Repository);
             self.note_evidence(Stage::Repository, trace, found.is_err());
+            let found = found.map_err(|error| self.without_names_beyond(&place, error));
             match self.note_refusal(Stage::Repository, PROJECT_CALL, found)? {
                 Some(Found::Group) => return self.gitlab_group(api, place.as_group()).await,
                 Some(Found::Project(project)) => self.take_project(&place, token, &project),
@@ -239,7 +240,10 @@ impl Test<'_> {
         }
         match found {
             Some(Err(ProviderError::Forbidden { said, .. })) => return Err(self.read_scope_missing(said)),
-            Some(found) => found.map(|_| ()).map_err(Failure::Provider)?,
+            Some(found) => {
+                let found = found.map_err(|error| self.without_names_beyond(&place, error));
+                found.map(|_| ()).map_err(Failure::Provider)?;
+            }
             None if self.request.test_repository.is_none() => return Err(self.read_scope_missing(None)),
             None => {}
         }
@@ -279,6 +283,24 @@ impl Test<'_> {
         let Some(found) = self.first_found(first)? else { return Ok(place) };
         self.begin_test_repository(&found.full_path());
         Ok(found)
+    }
+
+    /// Leaves out the names of places that policy would not admit: a token sees more than whoever set the task may
+    /// hear of.
+    fn without_names_beyond(&self, place: &Place, error: ProviderError) -> ProviderError {
+        let admitted = |mut near: Vec<String>| {
+            near.retain(|name| self.admitted_url(&AnyPlace::Gitlab(place.with_repository(name))).is_ok());
+            near
+        };
+        match error {
+            ProviderError::RepositoryHidden { name, near } => {
+                ProviderError::RepositoryHidden { name, near: admitted(near) }
+            }
+            ProviderError::ProjectHidden { name, near } => {
+                ProviderError::ProjectHidden { name, near: admitted(near) }
+            }
+            error => error,
+        }
     }
 
     /// Notes the repository that stands for a group, at the stage that found it and at the one that reads it.

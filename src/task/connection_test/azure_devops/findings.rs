@@ -5,11 +5,11 @@ use std::time::Duration;
 use time::{Date, OffsetDateTime};
 
 use super::{Asked, SignedIn};
-use crate::provider::ProviderError;
 use crate::provider::azure_devops::{
     self, OwnUrls, Place, Project, Release, Repository, SUPPORT_WARNING_DAYS,
 };
 use crate::provider::near::near;
+use crate::provider::{Place as AnyPlace, ProviderError};
 use crate::report::{Code, Stage};
 use crate::task::connection_test::{Capability, RepositoryFacts, Test};
 use crate::task::diagnose::Failure;
@@ -60,7 +60,8 @@ impl Test<'_> {
         let answer = match project.answer {
             Err(ProviderError::ProjectHidden { name, .. }) => {
                 let names = azure_devops::project_names(&server.api, place, &server.release);
-                let near = self.near_names(Stage::Authorize, &name, names).await?;
+                let at = |project: &str| place.with_repository(project, project);
+                let near = self.near_names(Stage::Authorize, &name, names, at).await?;
                 Err(ProviderError::ProjectHidden { name, near })
             }
             Err(error @ ProviderError::CollectionUnknown { .. }) => return Err(self.azure_failure(error)),
@@ -88,7 +89,8 @@ impl Test<'_> {
         let answer = match repository.answer {
             Err(ProviderError::RepositoryHidden { name, .. }) => {
                 let names = azure_devops::repository_names(&server.api, place, &server.release);
-                let near = self.near_names(Stage::Repository, &name, names).await?;
+                let at = |repository: &str| place.in_its_project(repository);
+                let near = self.near_names(Stage::Repository, &name, names, at).await?;
                 Err(ProviderError::RepositoryHidden { name, near })
             }
             answer => answer,
@@ -112,10 +114,13 @@ impl Test<'_> {
         stage: Stage,
         wanted: &str,
         names: impl Future<Output = Vec<String>>,
+        place_of: impl Fn(&str) -> Place,
     ) -> Result<Vec<String>, Failure> {
         let names = tokio::time::timeout(NAMES_LIMIT, names);
         let names = within_step(self.control, names).await.map_err(Failure::Stopped)?;
-        let near = near(wanted, &names.unwrap_or_default());
+        let mut near = near(wanted, &names.unwrap_or_default());
+        // A token sees more than whoever set the task may hear of.
+        near.retain(|name| self.admitted_url(&AnyPlace::AzureDevops(place_of(name))).is_ok());
         if !near.is_empty() {
             self.log.fact_at(stage, "near", near.clone());
         }
