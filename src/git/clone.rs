@@ -57,7 +57,7 @@ pub enum CloneWarning {}
 /// Clones one reference into a directory.
 ///
 /// The directory comes into being whole, by a rename, or not at all: after a failure, a cancel, the deadline
-/// or a caller who dropped the future nothing is left. Stages are those of [`super::references`], then
+/// or a caller who dropped the future nothing is left. Stages are those of [`super::summarize`], then
 /// `negotiate`, `receive`, `index`, `checkout` and `deliver`. No secret is in any file of it.
 ///
 /// # Errors

@@ -67,7 +67,7 @@ pub struct Greeting {
     pub schemes: Vec<String>,
     /// Whether the application itself answered.
     pub shows_marks: bool,
-    /// Whether it offers Basic in the way of IIS: see [`offers_iis_basic`].
+    /// Whether it offers Basic in the way of IIS: see the function of that name.
     pub offers_iis_basic: bool,
 }
 
