@@ -183,6 +183,7 @@ async fn a_server_that_speaks_only_what_is_not_safe_any_more_is_named() {
         let server = OpenSsl::start(&site.authority, arguments);
         let outcome = server.trial(&site.authority).run().await;
         expect(&outcome, "tls_legacy_only", "tls");
+        assert_eq!(outcome.facts("tls")["versions_accepted"][0], "1.2", "{:#}", outcome.0);
     }
 }
 
@@ -235,6 +236,7 @@ async fn what_is_cut_or_not_tls_or_incomplete_is_told_apart() {
     });
     let outcome = Trial::of(Some(Provider::Git), &url, &url).run().await;
     expect(&outcome, "not_tls", "tls");
+    assert!(outcome.facts("tls")["first_bytes"].is_string(), "{:#}", outcome.0);
     assert!(summary(&outcome).contains("220 mail.corp"), "{}", summary(&outcome));
     plain.join().unwrap();
 

@@ -69,7 +69,12 @@ async fn handshake(
     let shaken = tls::handshake(transport, &peer, verifier, own).await;
     let seen = shaken.as_ref().map_or_else(|failed| &failed.facts, |(_, facts)| facts);
     seen.record(log);
-    shaken.map_err(|failed| failed.error)
+    shaken.map_err(|failed| failed.error).inspect_err(|error| match error {
+        DialError::NotTls { first_bytes } => log.fact("first_bytes", first_bytes.as_str()),
+        DialError::LegacyOnly => log.fact("versions_accepted", tls::VERSIONS.to_vec()),
+        DialError::TlsFailed { alert: Some(alert) } => log.fact("alert", *alert),
+        _ => {}
+    })
 }
 
 pub(super) async fn connect_directly(

@@ -33,6 +33,9 @@ pub(super) use trust::{Setup, Trust};
 /// handshake has ended.
 const LATE_REFUSAL_WAIT: Duration = Duration::from_millis(500);
 
+/// The versions that are spoken.
+pub(super) const VERSIONS: [&str; 2] = ["1.2", "1.3"];
+
 /// Sessions that an HTTP client can resume. It talks to one server.
 const RESUMABLE_SESSIONS: usize = 8;
 

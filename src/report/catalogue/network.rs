@@ -108,7 +108,7 @@ pub(super) static CONNECTION_REFUSED: Entry = Entry {
 pub(super) static CONNECTION_TIMED_OUT: Entry = Entry {
     code: "connection_timed_out",
     stages: &[Stage::Connect, Stage::Tls, Stage::HostKey],
-    cause: "The server did not answer the connection attempt; a firewall drops it, most likely",
+    cause: "No answer came in time",
     remedies: &[
         "Have the firewall opened from the agent's host to this host and port.",
         "Where a proxy is the way out, configure it.",

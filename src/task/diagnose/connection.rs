@@ -16,7 +16,7 @@ use crate::task::connection_test::CLOCK_WARNING_SECONDS;
 pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
     let seen = error.to_string();
     match error {
-        DialError::AddressNotAllowed { refusal, .. } => {
+        DialError::AddressNotAllowed { host, address, refusal } => {
             let remedies = match refusal {
                 AddressRefusal::Loopback => {
                     vec![
@@ -25,8 +25,15 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
                         format!("If this is meant, set allow_loopback = true in {}.", subject.table()),
                     ]
                 }
-                AddressRefusal::LinkLocal | AddressRefusal::NoHost => vec![],
+                AddressRefusal::LinkLocal | AddressRefusal::NoHost => vec![
+                    "Such addresses are never used, whatever is declared: correct the URL, or the name's record in \
+                     DNS or in the hosts file of the agent's host."
+                        .to_owned(),
+                ],
             };
+            // A literal address leads to itself.
+            let is_literal = *host == address.to_string();
+            let seen = if is_literal { format!("{host} is {refusal}") } else { seen };
             (Code::AddressNotAllowed, seen, remedies)
         }
         DialError::NameNotFound { .. } => (Code::NameNotFound, seen, vec![]),
@@ -43,7 +50,9 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
         | DialError::ProxyRefused { .. }
         | DialError::BehindProxy { .. } => proxy::proxy(error, subject),
         DialError::Refused { .. } => (Code::ConnectionRefused, seen, vec![]),
-        DialError::TimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
+        DialError::TimedOut { .. } => {
+            (Code::ConnectionTimedOut, format!("{seen}; a firewall drops it, most likely"), vec![])
+        }
         DialError::Unreachable { .. } => (Code::NetworkUnreachable, seen, vec![]),
         DialError::Reset { .. } => (Code::ConnectionReset, seen, vec![]),
         DialError::Socket { .. } => (Code::NetworkUnreachable, seen, vec![]),
@@ -73,7 +82,12 @@ pub(super) fn tls(error: &DialError, subject: &Subject) -> Finding {
         DialError::NotTls { first_bytes } => {
             (Code::NotTls, format!("its first bytes are `{first_bytes}`"), vec![])
         }
-        DialError::TlsTimedOut { .. } => (Code::ConnectionTimedOut, seen, vec![]),
+        DialError::TlsTimedOut { .. } => {
+            let remedy = "The connection was accepted, and then nothing came: a load balancer without a live server \
+                          behind it, an inspection device, or another service on that port. Look with `openssl \
+                          s_client -connect HOST:PORT`.";
+            (Code::ConnectionTimedOut, seen, vec![remedy.to_owned()])
+        }
         DialError::UntrustedIssuer { issuer, fingerprint, inspection, self_signed, .. } => {
             let seen = format!("{seen}; fingerprint {fingerprint}");
             if let Some(product) = inspection {
