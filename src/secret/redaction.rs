@@ -45,7 +45,10 @@ impl Redaction {
             Zeroizing::new(unpadded(&pair))
         }));
         forms.retain(|form| form.len() >= SHORTEST_BYTES);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(forms);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(forms);
+        // One form may be the end of another.
+        known.sort_by_key(|form| std::cmp::Reverse(form.len()));
     }
 
     /// The text without any of the secrets, also where it was cut in the middle of one.
