@@ -1,12 +1,11 @@
 //! asyncssh on loopback: an SSH server that shares no code with OpenSSH, in front of the real git-upload-pack.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::process::{Child, START_LIMIT, require, write_private};
+use super::process::{Child, require, write_private};
 use super::python::Environment;
 use super::sshd::{Key, KeyKind};
 
@@ -117,18 +116,7 @@ impl AsyncSshPlan {
             "announces_signatures": self.announces_signatures,
             "git": require("git", "git"),
         });
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/python/asyncssh_server.py");
-        let mut command = environment.python();
-        command.arg(script).arg(settings.to_string());
-        let mut child = Child::start("asyncssh", &mut command, directory.path());
-        let stdout = directory.path().join("asyncssh.stdout");
-        let told = || {
-            let text = fs::read_to_string(&stdout).unwrap_or_default();
-            let (first, _) = text.split_once('\n')?;
-            first.strip_prefix("port ")?.parse().ok()
-        };
-        child.wait_for("the port is told", START_LIMIT, || told().is_some());
-        let port = told().expect("the port");
+        let (child, port) = environment.serve("asyncssh", &settings, directory.path());
         AsyncSsh { port, host_key, child, directory }
     }
 }

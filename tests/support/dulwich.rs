@@ -1,6 +1,5 @@
 //! dulwich on loopback: a git server over HTTPS that shares no code with git.
 
-use std::fs;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -9,7 +8,7 @@ use serde_json::json;
 use stand_ins::{Authority, CertificateKind};
 use tempfile::TempDir;
 
-use super::process::{Child, START_LIMIT};
+use super::process::Child;
 use super::python::Environment;
 
 /// A running dulwich.
@@ -36,18 +35,7 @@ impl Dulwich {
             "key": directory.path().join("server.key"),
             "accepted": format!("Basic {}", STANDARD.encode(format!(":{token}"))),
         });
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/python/dulwich_server.py");
-        let mut command = environment.python();
-        command.arg(script).arg(settings.to_string());
-        let mut child = Child::start("dulwich", &mut command, directory.path());
-        let stdout = directory.path().join("dulwich.stdout");
-        let told = || {
-            let text = fs::read_to_string(&stdout).unwrap_or_default();
-            let (first, _) = text.split_once('\n')?;
-            first.strip_prefix("port ")?.parse().ok()
-        };
-        child.wait_for("the port is told", START_LIMIT, || told().is_some());
-        let port = told().expect("the port");
+        let (child, port) = environment.serve("dulwich", &settings, directory.path());
         Self { port, child, _directory: directory }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::binary::build_directory;
-use super::process::require;
+use super::process::{Child, START_LIMIT, require};
 
 /// Written last: an environment without it was never finished.
 const COMPLETE: &str = "complete";
@@ -51,6 +51,25 @@ impl Environment {
     pub fn named(name: &str) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/python");
         Self::with(&directory.join(name).with_extension("txt"))
+    }
+
+    /// Starts `tests/support/python/NAME_server.py` with these settings; it tells its port in its first line.
+    ///
+    /// # Panics
+    /// When it does not start, with what it wrote.
+    pub fn serve(&self, name: &str, settings: &serde_json::Value, directory: &Path) -> (Child, u16) {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/python");
+        let mut command = self.python();
+        command.arg(scripts.join(format!("{name}_server.py"))).arg(settings.to_string());
+        let mut child = Child::start(name, &mut command, directory);
+        let stdout = directory.join(format!("{name}.stdout"));
+        let told = || {
+            let text = fs::read_to_string(&stdout).unwrap_or_default();
+            let (first, _) = text.split_once('\n')?;
+            first.strip_prefix("port ")?.parse().ok()
+        };
+        child.wait_for("the port is told", START_LIMIT, || told().is_some());
+        (child, told().expect("the port"))
     }
 
     /// The interpreter, to be given the path of a script. It sees no packages but these.
