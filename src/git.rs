@@ -8,9 +8,12 @@ mod blocking;
 mod checkout;
 mod clone;
 mod control;
-mod engine;
 mod error;
+mod foreign;
 mod http;
+mod index_pack;
+mod objects;
+mod pack_stream;
 mod pkt;
 mod references;
 mod refname;
@@ -30,10 +33,20 @@ use crate::ssh;
 
 pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
 pub use control::{Control, Limits, Phase, Transfer};
-pub use engine::{InitializationError, initialize};
 pub use error::{Error, Limit, PackProblem};
+pub use foreign::{InitializationError, initialize};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};
+
+/// What indexes packs and writes files. Everything else is libgit2's work in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// gix, on all cores.
+    #[default]
+    Gix,
+    /// libgit2 here too, on one core.
+    Libgit2,
+}
 
 /// A repository on a server, with the means to reach it.
 #[derive(Clone)]

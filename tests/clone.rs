@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use sortie::git::{CloneRequest, Cloned, Control, Error, Limit, PackProblem, Phase, Remote, clone};
+use sortie::git::{CloneRequest, Cloned, Control, Engine, Error, Limit, PackProblem, Phase, Remote, clone};
 use sortie::report::{Stage, StageEvent, StageLog, Status};
 use tokio::time::Instant;
 
@@ -24,7 +24,13 @@ type Change = fn(&mut Control);
 type TreeEntry<'a> = (&'a str, &'a str, &'a str);
 
 fn wanted(reference: Option<&str>, target: &Path) -> CloneRequest {
-    CloneRequest { reference: reference.map(str::to_owned), depth: None, target: target.to_owned() }
+    CloneRequest {
+        reference: reference.map(str::to_owned),
+        depth: None,
+        target: target.to_owned(),
+        paths: Vec::new(),
+        engine: Engine::Gix,
+    }
 }
 
 async fn cloned(remote: &Remote, request: &CloneRequest) -> Result<Cloned, Error> {

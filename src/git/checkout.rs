@@ -1,15 +1,20 @@
 //! The files of a commit, written into a fresh directory.
 
+mod parallel;
+
+use std::fs;
 use std::sync::Arc;
 
 use git2::build::CheckoutBuilder;
 use git2::{ErrorClass, Oid, Repository};
+use gix_hash::ObjectId;
 
 use super::clone::write_error;
-use super::survey::survey;
-use super::target::Scratch;
+use super::objects::Objects;
+use super::survey::{Files, Survey, survey};
+use super::target::{Scratch, target_error};
 use super::wire::Wire;
-use super::{Error, PackProblem, Phase};
+use super::{Engine, Error, PackProblem, Phase};
 use crate::report::Stage;
 
 /// What was written.
@@ -17,24 +22,72 @@ pub(super) struct CheckedOut {
     pub(super) files: u64,
     pub(super) lfs_pointers: u64,
     pub(super) submodules: u64,
+    /// Whether attributes name an encoding that git itself may read otherwise.
+    pub(super) has_wide_encoding: bool,
 }
 
-/// Looks at the trees of a commit, then writes its files. Limits and unsafe paths are found before the first
-/// file is written. No filter runs a program, and no hook runs.
+/// Looks at the trees of a commit, then writes its files; only those below `paths` where there are any. Limits and
+/// unsafe paths are found before the first file is written. No filter runs a program, and no hook runs.
 pub(super) fn check_out(
     wire: &Arc<Wire>,
     repository: &Repository,
     commit: Oid,
+    paths: &[String],
+    engine: Engine,
     scratch: &Scratch,
 ) -> Result<CheckedOut, Error> {
     wire.log.begin(Stage::Checkout);
     wire.control.transfer.set_phase(Phase::CheckingOut);
-    let missing = |_| Error::PackCorrupt(PackProblem::ObjectMissing);
-    let commit = repository.find_commit(commit).map_err(missing)?;
-    let seen = survey(repository, commit.tree_id(), &wire.control)?;
+    let commit = repository.find_commit(commit).map_err(|_| missing())?;
+    let tree = object_id(commit.tree_id());
+    let limits = wire.control.limits;
+    let objects = Objects::open(&repository.path().join("objects"), limits.max_blob_bytes)
+        .map_err(|error| target_error(scratch.path(), error))?;
+    let looked_at = if engine == Engine::Gix { Files::Counted } else { Files::Weighed };
+    let seen = survey(&objects, tree, paths, looked_at, &wire.control)?;
+    drop(objects);
     wire.log.fact("files", seen.files);
+    let mut lfs_pointers = seen.lfs_pointers;
+    // Neither library leaves `ident` alone by itself, but libgit2 can be told to.
+    if engine == Engine::Gix && !seen.has_ident {
+        let written = parallel::write(wire, repository.path(), scratch.path(), tree, paths)?;
+        lfs_pointers = written.lfs_pointers;
+    } else {
+        one_by_one(wire, repository, &commit, paths, scratch, &seen)?;
+    }
+    Ok(CheckedOut {
+        files: seen.files,
+        lfs_pointers,
+        submodules: seen.submodules,
+        has_wide_encoding: seen.has_wide_encoding,
+    })
+}
+
+/// An identifier of libgit2's in gix's form.
+pub(super) fn object_id(oid: Oid) -> ObjectId {
+    // Both are the same twenty bytes.
+    ObjectId::from_bytes_or_panic(oid.as_bytes())
+}
+
+fn missing() -> Error {
+    Error::PackCorrupt(PackProblem::ObjectMissing)
+}
+
+/// Writes the files by libgit2, on one core.
+fn one_by_one(
+    wire: &Arc<Wire>,
+    repository: &Repository,
+    commit: &git2::Commit<'_>,
+    paths: &[String],
+    scratch: &Scratch,
+    seen: &Survey,
+) -> Result<(), Error> {
+    let _off = seen.has_ident.then(|| IdentOff::write(repository, scratch)).transpose()?;
     let mut builder = CheckoutBuilder::new();
-    builder.force().progress(|_, _, _| {
+    for path in paths {
+        builder.path(path);
+    }
+    builder.force().disable_pathspec_match(true).progress(|_, _, _| {
         // libgit2 asks nobody whether to go on, so the ground is taken from under it.
         if let Err(error) = wire.control.check() {
             let _ = wire.fail(error);
@@ -44,12 +97,29 @@ pub(super) fn check_out(
     let written = repository.checkout_tree(commit.as_object(), Some(&mut builder));
     drop(builder);
     written.map_err(|error| match error.class() {
-        ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Tree => {
-            Error::PackCorrupt(PackProblem::ObjectMissing)
-        }
+        ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Tree => missing(),
         // The survey has found what we know to be unsafe; libgit2 knows a path that we do not.
         ErrorClass::Checkout => Error::UnsafePath { path: String::new() },
         _ => write_error(scratch, "writing the files", &error),
-    })?;
-    Ok(CheckedOut { files: seen.files, lfs_pointers: seen.lfs_pointers, submodules: seen.submodules })
+    })
+}
+
+/// Attributes of this repository alone that switch `ident` off, for as long as files are written.
+struct IdentOff(std::path::PathBuf);
+
+impl IdentOff {
+    fn write(repository: &Repository, scratch: &Scratch) -> Result<Self, Error> {
+        let file = repository.path().join("info/attributes");
+        let written =
+            fs::create_dir_all(repository.path().join("info")).and_then(|()| fs::write(&file, "* -ident\n"));
+        written.map_err(|error| target_error(scratch.path(), error))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for IdentOff {
+    fn drop(&mut self) {
+        // Where it stays, an expanded `$Id$` is all that git leaves out.
+        let _ = fs::remove_file(&self.0);
+    }
 }

@@ -7,12 +7,15 @@ use git2::{AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, P
 use git2::{Repository, RepositoryInitOptions};
 
 use super::checkout::{self, CheckedOut};
+use super::foreign::take_packs;
 use super::pkt::scrubbed;
 use super::references::{advertised, connect_error, internal};
 use super::refname::{self, Selected};
 use super::target::Scratch;
 use super::wire::Wire;
-use super::{Advertisement, Control, Error, Limit, PackProblem, Phase, Remote, blocking, is_acceptable_name};
+use super::{
+    Advertisement, Control, Engine, Error, Limit, PackProblem, Phase, Remote, blocking, is_acceptable_name,
+};
 use crate::report::{Stage, StageLog};
 
 /// The name of the remote in a clone.
@@ -27,6 +30,10 @@ pub struct CloneRequest {
     pub depth: Option<u32>,
     /// Where to: a directory that is empty or does not exist.
     pub target: PathBuf,
+    /// Only what lies below these paths is written; everything where there are none.
+    pub paths: Vec<String>,
+    /// What does the two pieces of work in which time is spent.
+    pub engine: Engine,
 }
 
 /// What a clone brought.
@@ -50,9 +57,12 @@ pub struct Cloned {
     pub warnings: Vec<CloneWarning>,
 }
 
-/// What there is to say of a clone that succeeded. So far no cause for a warning is known here.
+/// What there is to say of a clone that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloneWarning {}
+pub enum CloneWarning {
+    /// Attributes ask for files in UTF-16 or UTF-32, in which other programs may expect a mark of the byte order.
+    WideEncoding,
+}
 
 /// Clones one reference into a directory.
 ///
@@ -78,9 +88,15 @@ pub async fn clone(
 fn clone_here(wire: &Arc<Wire>, request: &CloneRequest) -> Result<Cloned, Error> {
     let scratch = Scratch::prepare(&request.target)?;
     let repository = initialize(wire, &scratch)?;
+    if request.engine == Engine::Gix {
+        let odb = repository.odb().map_err(|error| write_error(&scratch, "opening the objects", &error))?;
+        take_packs(&odb, repository.path().join("objects/pack"))
+            .map_err(|error| internal("taking packs", &error))?;
+    }
     let fetched = fetch(wire, request, &repository, &scratch)?;
     let commit = peel(&repository, &fetched)?;
-    let checked_out = checkout::check_out(wire, &repository, commit, &scratch)?;
+    let checked_out =
+        checkout::check_out(wire, &repository, commit, &request.paths, request.engine, &scratch)?;
     attach(&repository, &fetched, commit, request.depth.is_some())
         .map_err(|error| write_error(&scratch, "setting the references", &error))?;
     if let Some(url) = wire.url_of_origin() {
@@ -110,7 +126,7 @@ fn cloned(wire: &Wire, fetched: &Fetched, commit: Oid, checked_out: &CheckedOut)
         files: checked_out.files,
         lfs_pointers: checked_out.lfs_pointers,
         submodules: checked_out.submodules,
-        warnings: Vec::new(),
+        warnings: checked_out.has_wide_encoding.then_some(CloneWarning::WideEncoding).into_iter().collect(),
     }
 }
 
@@ -160,13 +176,19 @@ fn fetch(
     wire.observer().expect_pack(max_objects);
     let (refspecs, depth, all_branches) = wanted(wire, &selected, &list, request.depth);
     let mut options = FetchOptions::new();
-    options.remote_callbacks(callbacks(wire)).download_tags(AutotagOption::None).update_fetchhead(false);
+    if request.engine == Engine::Libgit2 {
+        options.remote_callbacks(callbacks(wire));
+    }
+    options.download_tags(AutotagOption::None).update_fetchhead(false);
     if let Some(depth) = depth {
         options.depth(i32::try_from(depth).unwrap_or(i32::MAX));
     }
     let downloaded = connection.remote().download(&refspecs, Some(&mut options));
     drop(options);
     downloaded.map_err(|error| download_error(wire, scratch, &selected, &error))?;
+    // The pack is there behind libgit2's back.
+    let refreshed = repository.odb().and_then(|odb| odb.refresh());
+    refreshed.map_err(|error| internal("reading the objects", &error))?;
     let transfer = &wire.control.transfer;
     wire.log.fact_at(Stage::Receive, "bytes", transfer.received_bytes());
     wire.log.fact_at(Stage::Receive, "objects", transfer.received_objects());

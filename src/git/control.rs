@@ -59,6 +59,8 @@ pub struct Limits {
     pub max_files: u64,
     /// Bytes of one file.
     pub max_blob_bytes: u64,
+    /// Bytes of all files in the working directory together.
+    pub max_expanded_bytes: u64,
     /// Bytes of one path.
     pub max_path_bytes: u64,
     /// Directories above one file.
@@ -74,7 +76,8 @@ impl Default for Limits {
             max_bytes: 20 * GIB,
             max_objects: 50_000_000,
             max_files: 2_000_000,
-            max_blob_bytes: 2 * GIB,
+            max_blob_bytes: GIB / 2,
+            max_expanded_bytes: 100 * GIB,
             max_path_bytes: 4096,
             max_path_depth: 128,
             max_references: 1_000_000,
@@ -139,6 +142,10 @@ impl Transfer {
     pub(crate) fn set_objects(&self, received: usize, total: usize) {
         self.received_objects.store(received as u64, Ordering::Relaxed);
         self.total_objects.store(total as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_object(&self) {
+        self.received_objects.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

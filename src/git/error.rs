@@ -19,6 +19,8 @@ pub enum Limit {
     Files,
     /// Bytes of one file.
     BlobBytes,
+    /// Bytes of all files together.
+    ExpandedBytes,
     /// Bytes of one path.
     PathBytes,
     /// Directories above one file.
@@ -35,6 +37,7 @@ impl Limit {
             Self::Objects => "objects",
             Self::Files => "files",
             Self::BlobBytes => "bytes in one file",
+            Self::ExpandedBytes => "bytes in all files together",
             Self::PathBytes => "bytes in one path",
             Self::PathDepth => "directories above one file",
             Self::References => "references",

@@ -4,31 +4,46 @@
 //! no more than they are.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
-use git2::{ObjectType, Odb, Oid, Repository};
+use gix_hash::ObjectId;
+use gix_object::tree::EntryKind;
+use gix_object::{FindExt as _, FindHeader as _, Kind, TreeRefIter};
 
+use super::objects::Objects;
 use super::pkt::scrubbed;
-use super::references::internal;
 use super::{Control, Error, Limit, PackProblem};
 
-/// The kinds of entries, by the file type in their mode.
-const TYPE_MASK: i32 = 0o170_000;
-const TYPE_TREE: i32 = 0o040_000;
-const TYPE_SYMLINK: i32 = 0o120_000;
-const TYPE_SUBMODULE: i32 = 0o160_000;
-
 /// The sizes of what may be a pointer of Git LFS, in bytes, by its specification.
-const LFS_POINTER_BYTES: std::ops::RangeInclusive<usize> = 100..=1024;
+const LFS_POINTER_BYTES: std::ops::RangeInclusive<u64> = 100..=1024;
+
+/// The largest file of attributes that git reads, in bytes.
+const MAX_ATTRIBUTES_BYTES: u64 = 100 * 1024 * 1024;
 
 /// What a commit holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Survey {
     /// Files and symbolic links.
     pub(super) files: u64,
     /// Submodules.
     pub(super) submodules: u64,
-    /// Files that are pointers of Git LFS.
+    /// Files that are pointers of Git LFS; 0 where files were not looked at.
     pub(super) lfs_pointers: u64,
+    /// Bytes of all files; 0 where files were not looked at.
+    pub(super) bytes: u64,
+    /// Whether attributes ask for `ident`, which is never expanded.
+    pub(super) has_ident: bool,
+    /// Whether attributes name an encoding of the working tree that is not read as git reads it.
+    pub(super) has_wide_encoding: bool,
+}
+
+/// How closely files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// Their number, because whoever writes them looks at them anyway.
+    Counted,
+    /// Size and beginning of each.
+    Weighed,
 }
 
 /// What lies below a tree.
@@ -37,30 +52,94 @@ struct Below {
     files: u64,
     submodules: u64,
     lfs_pointers: u64,
+    bytes: u64,
     depth: u64,
     path_bytes: u64,
 }
 
 struct Surveyor<'a> {
-    repository: &'a Repository,
-    odb: Odb<'a>,
+    objects: &'a Objects,
     control: &'a Control,
-    trees: HashMap<Oid, Below>,
-    blobs: HashMap<Oid, bool>,
+    looked_at: Files,
+    trees: HashMap<ObjectId, Below>,
+    blobs: HashMap<ObjectId, (u64, bool)>,
+    attributes: HashSet<ObjectId>,
     path: Vec<u8>,
+    found: Survey,
 }
 
-/// Looks at everything below a tree.
-pub(super) fn survey(repository: &Repository, tree: Oid, control: &Control) -> Result<Survey, Error> {
-    let odb = repository.odb().map_err(|error| internal("opening the objects", &error))?;
-    let (trees, blobs) = (HashMap::new(), HashMap::new());
-    let mut surveyor = Surveyor { repository, odb, control, trees, blobs, path: Vec::new() };
-    let below = surveyor.tree(tree, 0)?;
-    Ok(Survey { files: below.files, submodules: below.submodules, lfs_pointers: below.lfs_pointers })
+/// Looks at everything below a tree, or below the named paths in it; a path that is not there is passed over.
+pub(super) fn survey(
+    objects: &Objects,
+    tree: ObjectId,
+    paths: &[String],
+    looked_at: Files,
+    control: &Control,
+) -> Result<Survey, Error> {
+    let mut surveyor = Surveyor {
+        objects,
+        control,
+        looked_at,
+        trees: HashMap::new(),
+        blobs: HashMap::new(),
+        attributes: HashSet::new(),
+        path: Vec::new(),
+        found: Survey::default(),
+    };
+    if paths.is_empty() {
+        let below = surveyor.tree(tree, 0)?;
+        surveyor.found.add(below);
+    }
+    for path in paths {
+        surveyor.named(tree, path)?;
+    }
+    Ok(surveyor.found)
+}
+
+/// A tree as it is read once and worked through.
+fn entries(data: &[u8]) -> impl Iterator<Item = Result<gix_object::tree::EntryRef<'_>, Error>> {
+    let entries = TreeRefIter::from_bytes(data, gix_hash::Kind::Sha1);
+    entries.map(|entry| entry.map_err(|_| Error::PackCorrupt(PackProblem::Damaged)))
 }
 
 impl Surveyor<'_> {
-    fn tree(&mut self, oid: Oid, depth: u64) -> Result<Below, Error> {
+    fn read(&self, tree: ObjectId) -> Result<Vec<u8>, Error> {
+        let mut buffer = Vec::new();
+        let found = self.objects.find(&tree, &mut buffer).map_err(|_| missing())?;
+        if found.kind != Kind::Tree {
+            return Err(Error::PackCorrupt(PackProblem::Damaged));
+        }
+        Ok(buffer)
+    }
+
+    /// Looks at one path below the root. The trees on the way are looked at as well, because their names are written.
+    fn named(&mut self, root: ObjectId, path: &str) -> Result<(), Error> {
+        let mut tree = root;
+        let mut components = Path::new(path).iter().peekable();
+        let mut depth = 0;
+        while let Some(component) = components.next() {
+            let data = self.read(tree)?;
+            let wanted = component.as_encoded_bytes();
+            let found = entries(&data).find(|entry| !matches!(entry, Ok(entry) if entry.filename != wanted));
+            let Some(entry) = found.transpose()? else { return Ok(()) };
+            if is_unsafe_name(entry.filename, entry.mode.is_link()) {
+                return Err(Error::UnsafePath { path: scrubbed(path.as_bytes()) });
+            }
+            depth += 1;
+            match entry.mode.kind() {
+                EntryKind::Tree if components.peek().is_some() => tree = entry.oid.to_owned(),
+                EntryKind::Tree => {
+                    let below = self.tree(entry.oid.to_owned(), depth)?;
+                    self.found.add(below);
+                }
+                EntryKind::Commit => self.found.submodules += 1,
+                _ => self.found.files += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn tree(&mut self, oid: ObjectId, depth: u64) -> Result<Below, Error> {
         if let Some(known) = self.trees.get(&oid) {
             return Ok(*known);
         }
@@ -69,33 +148,28 @@ impl Surveyor<'_> {
         if depth > limits.max_path_depth {
             return Err(too_large(Limit::PathDepth, limits.max_path_depth));
         }
-        let tree = self.repository.find_tree(oid).map_err(|_| missing())?;
+        let data = self.read(oid)?;
         let mut below = Below::default();
-        let mut names: HashSet<Vec<u8>> = HashSet::with_capacity(tree.len());
-        for entry in &tree {
-            let name = entry.name_bytes();
+        let mut names: HashSet<&[u8]> = HashSet::new();
+        for entry in entries(&data) {
+            let entry = entry?;
+            let name: &[u8] = entry.filename;
             let parent_bytes = self.path.len();
             self.path.extend_from_slice(name);
-            let kind = entry.filemode() & TYPE_MASK;
             // A name that is there twice, as a symbolic link and as a directory, leads out of the tree.
-            if is_unsafe_name(name, kind == TYPE_SYMLINK) || !names.insert(name.to_vec()) {
+            if is_unsafe_name(name, entry.mode.is_link()) || !names.insert(name) {
                 return Err(Error::UnsafePath { path: scrubbed(&self.path) });
             }
-            let name_bytes = name.len() as u64;
-            match kind {
-                TYPE_TREE => {
+            match entry.mode.kind() {
+                EntryKind::Tree => {
                     self.path.push(b'/');
-                    let inner = self.tree(entry.id(), depth + 1)?;
-                    below.add_tree(inner, name_bytes);
+                    let inner = self.tree(entry.oid.to_owned(), depth + 1)?;
+                    below.add_tree(inner, name.len() as u64);
                 }
-                TYPE_SUBMODULE => below.submodules = below.submodules.saturating_add(1),
-                kind => {
-                    below.files = below.files.saturating_add(1);
-                    let is_pointer = self.is_pointer(entry.id())? && kind != TYPE_SYMLINK;
-                    below.lfs_pointers = below.lfs_pointers.saturating_add(u64::from(is_pointer));
-                }
+                EntryKind::Commit => below.submodules = below.submodules.saturating_add(1),
+                kind => self.file(entry.oid.to_owned(), kind, name, &mut below)?,
             }
-            below.path_bytes = below.path_bytes.max(name_bytes);
+            below.path_bytes = below.path_bytes.max(name.len() as u64);
             self.path.truncate(parent_bytes);
         }
         check_sums(&below, depth, limits)?;
@@ -103,24 +177,70 @@ impl Surveyor<'_> {
         Ok(below)
     }
 
-    /// Looks at the size of a file, and whether it is a pointer of Git LFS.
-    fn is_pointer(&mut self, oid: Oid) -> Result<bool, Error> {
-        const BEGINNING: &[u8] = b"version https://git-lfs.github.com/spec/";
+    fn file(&mut self, oid: ObjectId, kind: EntryKind, name: &[u8], below: &mut Below) -> Result<(), Error> {
+        below.files = below.files.saturating_add(1);
+        if name == b".gitattributes" && kind != EntryKind::Link && self.attributes.insert(oid) {
+            self.read_attributes(oid)?;
+        }
+        if self.looked_at == Files::Weighed {
+            let (bytes, is_pointer) = self.weigh(oid)?;
+            below.bytes = below.bytes.saturating_add(bytes);
+            let is_pointer = is_pointer && kind != EntryKind::Link;
+            below.lfs_pointers = below.lfs_pointers.saturating_add(u64::from(is_pointer));
+        }
+        Ok(())
+    }
+
+    /// The size of a file, and whether it is a pointer of Git LFS.
+    fn weigh(&mut self, oid: ObjectId) -> Result<(u64, bool), Error> {
         if let Some(known) = self.blobs.get(&oid) {
             return Ok(*known);
         }
         let limit = self.control.limits.max_blob_bytes;
-        let (size, kind) = self.odb.read_header(oid).map_err(|_| missing())?;
-        if kind != ObjectType::Blob {
+        let header = self.objects.try_header(&oid).map_err(|_| missing())?.ok_or_else(missing)?;
+        if header.kind != Kind::Blob {
             return Err(Error::PackCorrupt(PackProblem::Damaged));
         }
-        if size as u64 > limit {
+        if header.size > limit {
             return Err(too_large(Limit::BlobBytes, limit));
         }
-        let is_pointer = LFS_POINTER_BYTES.contains(&size)
-            && self.odb.read(oid).map_err(|_| missing())?.data().starts_with(BEGINNING);
-        self.blobs.insert(oid, is_pointer);
-        Ok(is_pointer)
+        let mut buffer = Vec::new();
+        let is_pointer = LFS_POINTER_BYTES.contains(&header.size)
+            && is_lfs_pointer(self.objects.find(&oid, &mut buffer).map_err(|_| missing())?.data);
+        self.blobs.insert(oid, (header.size, is_pointer));
+        Ok((header.size, is_pointer))
+    }
+
+    fn read_attributes(&mut self, oid: ObjectId) -> Result<(), Error> {
+        let header = self.objects.try_header(&oid).map_err(|_| missing())?.ok_or_else(missing)?;
+        if header.size > MAX_ATTRIBUTES_BYTES.min(self.control.limits.max_blob_bytes) {
+            return Ok(());
+        }
+        let mut buffer = Vec::new();
+        let text = self.objects.find(&oid, &mut buffer).map_err(|_| missing())?.data;
+        for word in text.split(u8::is_ascii_whitespace) {
+            self.found.has_ident |= word == b"ident" || word.starts_with(b"ident=");
+            let encoding = word.strip_prefix(b"working-tree-encoding=").unwrap_or_default();
+            let encoding = encoding.to_ascii_uppercase();
+            self.found.has_wide_encoding |=
+                encoding.starts_with(b"UTF-16") || encoding.starts_with(b"UTF-32");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file is a pointer of Git LFS, by its size and its beginning.
+pub(super) fn is_lfs_pointer(data: &[u8]) -> bool {
+    const BEGINNING: &[u8] = b"version https://git-lfs.github.com/spec/";
+    LFS_POINTER_BYTES.contains(&(data.len() as u64)) && data.starts_with(BEGINNING)
+}
+
+impl Survey {
+    fn add(&mut self, below: Below) {
+        self.files = self.files.saturating_add(below.files);
+        self.submodules = self.submodules.saturating_add(below.submodules);
+        self.lfs_pointers = self.lfs_pointers.saturating_add(below.lfs_pointers);
+        self.bytes = self.bytes.saturating_add(below.bytes);
     }
 }
 
@@ -129,6 +249,7 @@ impl Below {
         self.files = self.files.saturating_add(inner.files);
         self.submodules = self.submodules.saturating_add(inner.submodules);
         self.lfs_pointers = self.lfs_pointers.saturating_add(inner.lfs_pointers);
+        self.bytes = self.bytes.saturating_add(inner.bytes);
         self.depth = self.depth.max(inner.depth + 1);
         self.path_bytes = self.path_bytes.max(name_bytes + 1 + inner.path_bytes);
     }
@@ -141,6 +262,9 @@ fn check_sums(below: &Below, depth: u64, limits: super::Limits) -> Result<(), Er
     // A tree that was met before at a lesser depth is not read again: its own depth counts.
     if depth.saturating_add(below.depth) > limits.max_path_depth {
         return Err(too_large(Limit::PathDepth, limits.max_path_depth));
+    }
+    if below.bytes > limits.max_expanded_bytes {
+        return Err(too_large(Limit::ExpandedBytes, limits.max_expanded_bytes));
     }
     if below.path_bytes > limits.max_path_bytes {
         return Err(too_large(Limit::PathBytes, limits.max_path_bytes));
@@ -180,6 +304,8 @@ fn is_ignored_by_hfs(c: char) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use git2::{ObjectType, Oid, Repository};
+
     use super::*;
     use tokio::time::{Duration, Instant};
     use tokio_util::sync::CancellationToken;
@@ -192,6 +318,12 @@ mod tests {
             data.extend(oid.as_bytes());
         }
         repository.odb().unwrap().write(ObjectType::Tree, &data).unwrap()
+    }
+
+    fn surveyed(repository: &Repository, tree: Oid, control: &Control) -> Result<Survey, Error> {
+        let objects = Objects::open(&repository.path().join("objects"), u64::MAX).unwrap();
+        let tree = ObjectId::from_hex(tree.to_string().as_bytes()).unwrap();
+        survey(&objects, tree, &[], Files::Weighed, control)
     }
 
     fn control() -> Control {
@@ -224,15 +356,15 @@ mod tests {
         for name in names {
             let inner = raw_tree(&repository, &[("100644", name, blob)]);
             let tree = raw_tree(&repository, &[("40000", "inner", inner)]);
-            let refused = survey(&repository, tree, &control());
+            let refused = surveyed(&repository, tree, &control());
             assert!(matches!(refused, Err(Error::UnsafePath { .. })), "{name}: {refused:?}");
         }
         for name in [".gitignore", ".gitattributes", "git", "a.git", "..a", "x:y"] {
             let tree = raw_tree(&repository, &[("100644", name, blob)]);
-            assert_eq!(survey(&repository, tree, &control()).unwrap().files, 1, "{name}");
+            assert_eq!(surveyed(&repository, tree, &control()).unwrap().files, 1, "{name}");
         }
         let tree = raw_tree(&repository, &[("120000", ".gitmodules", blob)]);
-        assert!(matches!(survey(&repository, tree, &control()), Err(Error::UnsafePath { .. })));
+        assert!(matches!(surveyed(&repository, tree, &control()), Err(Error::UnsafePath { .. })));
     }
 
     #[test]
@@ -240,7 +372,7 @@ mod tests {
         let (_directory, repository, blob) = fixture();
         let inner = raw_tree(&repository, &[("100644", "passwd", blob)]);
         let tree = raw_tree(&repository, &[("120000", "a", blob), ("40000", "a", inner)]);
-        let refused = survey(&repository, tree, &control());
+        let refused = surveyed(&repository, tree, &control());
         assert!(matches!(&refused, Err(Error::UnsafePath { path }) if path == "a"), "{refused:?}");
     }
 
@@ -253,7 +385,7 @@ mod tests {
             let entries: Vec<_> = names.iter().map(|name| ("40000", name.as_str(), tree)).collect();
             tree = raw_tree(&repository, &entries);
         }
-        let refused = survey(&repository, tree, &control());
+        let refused = surveyed(&repository, tree, &control());
         assert!(matches!(refused, Err(Error::TooLarge { what: Limit::Files, .. })), "{refused:?}");
     }
 
@@ -265,7 +397,7 @@ mod tests {
         let limited = |change: fn(&mut super::super::Limits)| {
             let mut control = control();
             change(&mut control.limits);
-            match survey(&repository, tree, &control) {
+            match surveyed(&repository, tree, &control) {
                 Err(Error::TooLarge { what, .. }) => Some(what),
                 other => panic!("{other:?}"),
             }
@@ -288,7 +420,7 @@ mod tests {
             &repository,
             &[("100644", "a", pointer), ("100644", "b", blob), ("160000", "sub", blob)],
         );
-        let seen = survey(&repository, tree, &control()).unwrap();
-        assert_eq!(seen, Survey { files: 2, submodules: 1, lfs_pointers: 1 });
+        let seen = surveyed(&repository, tree, &control()).unwrap();
+        assert_eq!((seen.files, seen.submodules, seen.lfs_pointers), (2, 1, 1));
     }
 }

@@ -208,7 +208,8 @@ fn remove(path: &Path) {
     }
 }
 
-fn target_error(target: &Path, source: io::Error) -> Error {
+/// What it means that something could not be written.
+pub(super) fn target_error(target: &Path, source: io::Error) -> Error {
     let path = target.to_owned();
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },

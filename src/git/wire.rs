@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
@@ -144,9 +145,13 @@ impl Drop for Entered {
     }
 }
 
-/// A connection that another thread can cut, which wakes whoever waits on it.
+/// A connection that another thread can cut, which wakes whoever waits on it, and a word to those who work
+/// without waiting.
 #[derive(Default)]
-pub(crate) struct Cut(Mutex<CutState>);
+pub(crate) struct Cut {
+    state: Mutex<CutState>,
+    interrupt: Arc<AtomicBool>,
+}
 
 #[derive(Default)]
 struct CutState {
@@ -158,7 +163,7 @@ impl Cut {
     /// Takes note of a connection; one that comes too late is cut at once.
     pub(crate) fn watch(&self, connection: &UnixStream) -> io::Result<()> {
         let connection = connection.try_clone()?;
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.is_cut {
             connection.shutdown(Shutdown::Both)?;
         }
@@ -166,9 +171,15 @@ impl Cut {
         Ok(())
     }
 
+    /// Becomes true when the work must stop.
+    pub(crate) fn interrupt(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupt)
+    }
+
     /// Cuts the connection, now or as soon as there is one.
     pub(crate) fn cut(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.interrupt.store(true, Ordering::Relaxed);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.is_cut = true;
         if let Some(connection) = state.connection.take() {
             // It fails only where the peer was faster.

@@ -106,8 +106,13 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
 }
 
 fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> Report {
-    let mut warnings: Vec<Diagnosis> =
-        cloned.warnings.iter().map(|warning: &CloneWarning| match *warning {}).collect();
+    let mut warnings: Vec<Diagnosis> = cloned
+        .warnings
+        .iter()
+        .map(|warning: &CloneWarning| match *warning {
+            CloneWarning::WideEncoding => todo!(),
+        })
+        .collect();
     if is_plain {
         log.warn_at(Stage::Connect);
         warnings.push(Diagnosis::new(Code::PlainHttp, Stage::Connect, "", vec![]));
@@ -148,8 +153,13 @@ async fn work(
     } else {
         over_https(prepared, provider, tools, control, log).await?
     };
-    let wanted =
-        CloneRequest { reference: request.reference.clone(), depth: request.depth, target: target.clone() };
+    let wanted = CloneRequest {
+        reference: request.reference.clone(),
+        depth: request.depth,
+        target: target.clone(),
+        paths: Vec::new(),
+        engine: git::Engine::default(),
+    };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
     let cloned = git::clone(&remote, &wanted, control, log).await;
     let cloned = cloned.map_err(|error| Failure::of_git(error, subject.provider))?;

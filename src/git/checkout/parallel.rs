@@ -1,0 +1,201 @@
+//! The files of a commit, written on all cores.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gix_hash::{ObjectId, oid};
+use gix_index::entry::{Flags, Mode};
+use gix_object::{Data, Find, Kind};
+use gix_worktree::stack::state::Attributes;
+use gix_worktree::stack::state::attributes::Source;
+use prodash::progress::Discard;
+
+use crate::git::objects::Objects;
+use crate::git::pkt::scrubbed;
+use crate::git::survey::is_lfs_pointer;
+use crate::git::target::target_error;
+use crate::git::wire::Wire;
+use crate::git::{Error, Limit, Limits, PackProblem};
+
+/// What was seen of the files as they were written.
+pub(super) struct Written {
+    pub(super) lfs_pointers: u64,
+}
+
+/// Writes the files of a tree, and the index with what the file system knows of them, so that git need not look at
+/// them again. Outside of `paths`, where there are any, nothing is written.
+///
+/// The directory holds nothing but the repository. No filter that would run a program is known here.
+pub(super) fn write(
+    wire: &Wire,
+    git_directory: &Path,
+    directory: &Path,
+    tree: ObjectId,
+    paths: &[String],
+) -> Result<Written, Error> {
+    let limits = wire.control.limits;
+    let objects = Objects::open(&git_directory.join("objects"), limits.max_blob_bytes)
+        .map_err(|error| target_error(directory, error))?;
+    let watched = Watched { objects, seen: Arc::default(), limits };
+    let seen = Arc::clone(&watched.seen);
+    let interrupt = wire.cut.interrupt();
+    let checked_out = || -> Result<(), Error> {
+        // The names have been looked at before; this is the second pair of eyes.
+        let validate = gix_validate::path::component::Options {
+            protect_windows: false,
+            protect_hfs: true,
+            protect_ntfs: true,
+        };
+        let state = gix_index::State::from_tree(&tree, &watched, validate);
+        let mut index = state.map_err(|error| meaning(&error, directory))?;
+        if !paths.is_empty() {
+            leave_out(&mut index, paths);
+        }
+        let mut options = gix_worktree_state::checkout::Options::new(filters());
+        options.fs = gix_fs::Capabilities::probe(git_directory);
+        options.validate = validate;
+        options.destination_is_initially_empty = true;
+        options.attributes = attributes().map_err(|error| target_error(directory, error))?;
+        let outcome = gix_worktree_state::checkout(
+            &mut index,
+            directory,
+            watched.clone(),
+            &Discard,
+            &Discard,
+            &interrupt,
+            options,
+        );
+        let outcome = outcome.map_err(|error| meaning(&error, directory))?;
+        // An interruption is no error to the library.
+        wire.control.check()?;
+        if let Some(failed) = outcome.errors.first() {
+            return Err(meaning(&failed.error, directory));
+        }
+        if let Some(collision) = outcome.collisions.first() {
+            return Err(Error::UnsafePath { path: scrubbed(&collision.path) });
+        }
+        make_places_of_submodules(&index, directory).map_err(|error| target_error(directory, error))?;
+        let mut file = gix_index::File::from_state(index, git_directory.join("index"));
+        file.write(gix_index::write::Options::default()).map_err(|error| meaning(&error, directory))
+    };
+    let done = checked_out();
+    let noted = seen.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    done.map_err(|error| wire.control.check().err().or(noted).unwrap_or(error))?;
+    Ok(Written { lfs_pointers: seen.lfs_pointers.load(Ordering::Relaxed) })
+}
+
+/// Marks everything outside of the paths as not to be written.
+fn leave_out(index: &mut gix_index::State, paths: &[String]) {
+    for (entry, path) in index.entries_mut_with_paths() {
+        let is_wanted = paths.iter().any(|wanted| {
+            let rest = path.strip_prefix(wanted.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        });
+        if !is_wanted {
+            entry.flags.insert(Flags::SKIP_WORKTREE | Flags::EXTENDED);
+        }
+    }
+}
+
+/// End-of-line conversion and encodings, as attributes ask for them; no programs.
+fn filters() -> gix_filter::Pipeline {
+    let context = gix_command::Context::default();
+    gix_filter::Pipeline::new(context, gix_hash::Kind::Sha1, gix_filter::pipeline::Options::default())
+}
+
+/// Attributes come from the commit alone, beside the macros that git has built in.
+fn attributes() -> io::Result<Attributes> {
+    let mut collection = gix_attributes::search::MetadataCollection::default();
+    let no_files = std::iter::empty::<std::path::PathBuf>();
+    let globals = gix_attributes::Search::new_globals(no_files, &mut Vec::new(), &mut collection)?;
+    Ok(Attributes::new(globals, None, Source::IdMapping, collection))
+}
+
+/// An empty directory stands for a submodule that was not taken along, as with git.
+fn make_places_of_submodules(index: &gix_index::State, directory: &Path) -> io::Result<()> {
+    let backing = index.path_backing();
+    let places = index
+        .entries()
+        .iter()
+        .filter(|entry| entry.mode == Mode::COMMIT && !entry.flags.contains(Flags::SKIP_WORKTREE));
+    for entry in places {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = directory.join(std::ffi::OsStr::from_bytes(entry.path_in(backing)));
+        match fs::create_dir_all(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a library's error means: a limit, the file system, or an object that is not there.
+fn meaning(error: &gix_error::Error, directory: &Path) -> Error {
+    let io = error.iter_errors().find_map(|error| error.downcast_ref::<io::Error>());
+    match io {
+        _ if error.is_validation() => Error::UnsafePath { path: String::new() },
+        Some(io) => target_error(directory, io.kind().into()),
+        None => Error::PackCorrupt(PackProblem::ObjectMissing),
+    }
+}
+
+/// Objects that are looked at as they are read.
+#[derive(Clone)]
+struct Watched {
+    objects: Objects,
+    seen: Arc<Seen>,
+    limits: Limits,
+}
+
+#[derive(Default)]
+struct Seen {
+    lfs_pointers: AtomicU64,
+    bytes: AtomicU64,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Watched {
+    fn judge(&self, data: &Data<'_>) -> Result<(), Error> {
+        let limits = self.limits;
+        let size = data.data.len() as u64;
+        if size > limits.max_blob_bytes {
+            return Err(Error::TooLarge { what: Limit::BlobBytes, limit: limits.max_blob_bytes });
+        }
+        if self.seen.bytes.fetch_add(size, Ordering::Relaxed) + size > limits.max_expanded_bytes {
+            return Err(Error::TooLarge { what: Limit::ExpandedBytes, limit: limits.max_expanded_bytes });
+        }
+        if is_lfs_pointer(data.data) {
+            self.seen.lfs_pointers.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: Error) {
+        self.seen.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+impl Find for Watched {
+    fn try_find<'a>(&self, id: &oid, buffer: &'a mut Vec<u8>) -> gix_error::Result<Option<Data<'a>>> {
+        let found = self.objects.try_find(id, buffer).inspect_err(|error| {
+            if error.is_resource_exhausted() {
+                let limit = self.limits.max_blob_bytes;
+                self.fail(Error::TooLarge { what: Limit::BlobBytes, limit });
+            }
+        })?;
+        let Some(data) = found else {
+            self.fail(Error::PackCorrupt(PackProblem::ObjectMissing));
+            return Ok(None);
+        };
+        if data.kind == Kind::Blob
+            && let Err(error) = self.judge(&data)
+        {
+            self.fail(error);
+            return Err(gix_hash::io::from_std_io(ErrorKind::QuotaExceeded.into()));
+        }
+        Ok(Some(data))
+    }
+}

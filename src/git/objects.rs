@@ -1,0 +1,54 @@
+//! The objects of a repository, as several threads read them at once.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+
+use gix_hash::oid;
+use gix_object::{Data, Find, FindHeader, Header};
+use gix_pack::cache::lru::StaticLinkedList;
+
+/// How many decoded bases of deltas each handle keeps at the most.
+const PACK_CACHE_ENTRIES: usize = 64;
+
+/// A handle on the objects of a repository. Clones share the open packs and have caches of their own.
+#[derive(Clone)]
+pub(super) struct Objects(gix_odb::Cache<gix_odb::store::Handle<Arc<gix_odb::Store>>>);
+
+impl Objects {
+    /// Opens the directory `objects` of a repository. An object that is larger than `max_bytes` cannot be read.
+    pub(super) fn open(directory: &Path, max_bytes: u64) -> std::io::Result<Self> {
+        let options = gix_odb::store::init::Options {
+            alloc_limit_bytes: usize::try_from(max_bytes).ok(),
+            use_multi_pack_index: false,
+            ..Default::default()
+        };
+        let nothing = &mut std::iter::empty();
+        let store = gix_odb::Store::at_opts(directory.to_owned(), gix_hash::Kind::Sha1, nothing, options)?;
+        let mut cache = gix_odb::Cache::from(Arc::new(store).to_handle_arc());
+        cache.set_pack_cache(|| Box::new(StaticLinkedList::<PACK_CACHE_ENTRIES>::default()));
+        Ok(Self(cache))
+    }
+
+    /// Opens the objects that a pack in this directory may lean on; `None` where there are none.
+    pub(super) fn for_bases(pack_directory: &Path, max_bytes: u64) -> Option<Self> {
+        let mut entries = std::fs::read_dir(pack_directory).ok()?.filter_map(Result::ok);
+        let has_packs = entries.any(|entry| entry.path().extension() == Some(OsStr::new("idx")));
+        if !has_packs {
+            return None;
+        }
+        Self::open(pack_directory.parent()?, max_bytes).ok()
+    }
+}
+
+impl Find for Objects {
+    fn try_find<'a>(&self, id: &oid, buffer: &'a mut Vec<u8>) -> gix_error::Result<Option<Data<'a>>> {
+        self.0.try_find(id, buffer)
+    }
+}
+
+impl FindHeader for Objects {
+    fn try_header(&self, id: &oid) -> gix_error::Result<Option<Header>> {
+        FindHeader::try_header(&self.0, id)
+    }
+}
