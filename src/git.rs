@@ -4,19 +4,23 @@
 //! over the network goes through [`crate::dial`], under the deadline, the cancel token and the limits of a
 //! [`Control`].
 
+mod attach;
 mod blocking;
 mod checkout;
 mod clone;
 mod control;
 mod error;
+mod fetch;
 mod foreign;
 mod http;
 mod index_pack;
+mod mirror;
 mod objects;
 mod pack_stream;
 mod pkt;
 mod references;
 mod refname;
+mod sparse;
 mod ssh_stream;
 mod summary;
 mod survey;
@@ -31,10 +35,12 @@ use crate::remote_url::RemoteUrl;
 use crate::secret::Secret;
 use crate::ssh;
 
-pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
+pub use clone::{Bare, CloneRequest, CloneWarning, Cloned, Draft, clone, draft, with_bare};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use error::{Error, Limit, PackProblem};
+pub use fetch::{Means, Source, Want};
 pub use foreign::{InitializationError, initialize};
+pub use mirror::{MirrorInfo, MirrorPlace, Mirrors};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};
 

@@ -43,6 +43,14 @@ pub(super) async fn run<T: Send + 'static>(
     joined.unwrap_or(Err(Error::Internal { what: "a panic", class: 0, code: 0 }))
 }
 
+/// Runs work on files alone, which nothing stops, on a blocking thread.
+pub(super) async fn files<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or(Err(Error::Internal { what: "a panic", class: 0, code: 0 }))
+}
+
 async fn must_stop(control: &Control) {
     tokio::select! {
         () = control.cancel.cancelled() => {}

@@ -9,7 +9,7 @@ use git2::build::CheckoutBuilder;
 use git2::{ErrorClass, Oid, Repository};
 use gix_hash::ObjectId;
 
-use super::clone::write_error;
+use super::clone::git_error;
 use super::objects::Objects;
 use super::survey::{Files, Survey, survey};
 use super::target::{Scratch, target_error};
@@ -100,7 +100,7 @@ fn one_by_one(
         ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Tree => missing(),
         // The survey has found what we know to be unsafe; libgit2 knows a path that we do not.
         ErrorClass::Checkout => Error::UnsafePath { path: String::new() },
-        _ => write_error(scratch, "writing the files", &error),
+        _ => git_error(scratch.path(), "writing the files", &error),
     })
 }
 

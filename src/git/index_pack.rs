@@ -21,7 +21,7 @@ use gix_pack::index::write_data_iter_to_stream;
 use prodash::progress::Discard;
 use tempfile::NamedTempFile;
 
-use super::objects::Objects;
+use super::objects::{MAX_TREE_BYTES, Objects};
 use super::pack_stream::{Judged, Notes, PackFile, PackFileHandle, Pieces, Shared, Tee, shared};
 use super::wire::{self, Wire};
 use super::{Error, Limit, Limits, PackProblem, Phase};
@@ -191,7 +191,7 @@ impl Worker {
             &mut out,
             &self.wire.cut.interrupt(),
             Kind::Sha1,
-            usize::try_from(limits.max_blob_bytes).ok(),
+            usize::try_from(limits.max_blob_bytes.max(MAX_TREE_BYTES)).ok(),
             version,
         );
         let outcome = outcome.map_err(|error| damaged(&error, limits))?;

@@ -11,15 +11,18 @@ use gix_pack::cache::lru::StaticLinkedList;
 /// How many decoded bases of deltas each handle keeps at the most.
 const PACK_CACHE_ENTRIES: usize = 64;
 
+/// The largest object that is no file, in bytes: a tree with a million entries has less.
+pub(super) const MAX_TREE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// A handle on the objects of a repository. Clones share the open packs and have caches of their own.
 #[derive(Clone)]
 pub(super) struct Objects(gix_odb::Cache<gix_odb::store::Handle<Arc<gix_odb::Store>>>);
 
 impl Objects {
-    /// Opens the directory `objects` of a repository. An object that is larger than `max_bytes` cannot be read.
-    pub(super) fn open(directory: &Path, max_bytes: u64) -> std::io::Result<Self> {
+    /// Opens the directory `objects` of a repository. A file that is larger than `max_blob_bytes` cannot be read.
+    pub(super) fn open(directory: &Path, max_blob_bytes: u64) -> std::io::Result<Self> {
         let options = gix_odb::store::init::Options {
-            alloc_limit_bytes: usize::try_from(max_bytes).ok(),
+            alloc_limit_bytes: usize::try_from(max_blob_bytes.max(MAX_TREE_BYTES)).ok(),
             use_multi_pack_index: false,
             ..Default::default()
         };
@@ -31,13 +34,13 @@ impl Objects {
     }
 
     /// Opens the objects that a pack in this directory may lean on; `None` where there are none.
-    pub(super) fn for_bases(pack_directory: &Path, max_bytes: u64) -> Option<Self> {
+    pub(super) fn for_bases(pack_directory: &Path, max_blob_bytes: u64) -> Option<Self> {
         let mut entries = std::fs::read_dir(pack_directory).ok()?.filter_map(Result::ok);
         let has_packs = entries.any(|entry| entry.path().extension() == Some(OsStr::new("idx")));
         if !has_packs {
             return None;
         }
-        Self::open(pack_directory.parent()?, max_bytes).ok()
+        Self::open(pack_directory.parent()?, max_blob_bytes).ok()
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::mpsc::Receiver;
 use gix_pack::data::entry::Header;
 use gix_pack::data::input::Entry;
 
+use super::objects::MAX_TREE_BYTES;
 use super::target::target_error;
 use super::{Control, Error, Limit, Limits, PackProblem, Transfer};
 
@@ -212,7 +213,11 @@ impl<I: Iterator> Judged<I> {
             entry.pack_offset + u64::from(entry.header_size) + entry.compressed_size;
         let limit = self.limits.max_blob_bytes;
         // The instructions of a delta are bounded as what they make is.
-        if entry.decompressed_size > limit && !matches!(entry.header, Header::Commit | Header::Tag) {
+        let most = match entry.header {
+            Header::Blob => limit,
+            _ => limit.max(MAX_TREE_BYTES),
+        };
+        if entry.decompressed_size > most {
             return Err(Error::TooLarge { what: Limit::BlobBytes, limit });
         }
         Ok(())

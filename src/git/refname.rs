@@ -30,10 +30,12 @@ pub(super) enum Selected {
     Detached { name: String, oid: git2::Oid },
     /// A commit by its full identifier, which no reference needs to lead to.
     Commit(git2::Oid),
+    /// A commit by the beginning of its identifier.
+    Prefix(String),
 }
 
 /// Finds what a name means among the references of a server: a full name, then a branch, a tag, any other
-/// reference, and last a full commit.
+/// reference, and last a full or a short commit.
 pub(super) fn select(name: &str, references: &[Reference]) -> Option<Selected> {
     let find = |full: &str| {
         let found = references.iter().find(|reference| reference.name == full)?;
@@ -45,7 +47,25 @@ pub(super) fn select(name: &str, references: &[Reference]) -> Option<Selected> {
     let full = name.starts_with("refs/").then(|| find(name)).flatten();
     let short = || find(&format!("refs/heads/{name}")).or_else(|| find(&format!("refs/tags/{name}")));
     let other = || find(&format!("refs/{name}"));
-    full.or_else(short).or_else(other).or_else(|| commit(name).map(Selected::Commit))
+    let by_name = full.or_else(short).or_else(other);
+    by_name.or_else(|| commit(name).map(Selected::Commit)).or_else(|| prefix(name, references))
+}
+
+/// A commit by its first digits. Where a tip of the server's begins so, it is that one.
+fn prefix(name: &str, references: &[Reference]) -> Option<Selected> {
+    const HEX_DIGITS: std::ops::Range<usize> = 4..40;
+    if !HEX_DIGITS.contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let mut tips: Vec<&str> =
+        references.iter().map(|tip| tip.oid.as_str()).filter(|oid| oid.starts_with(&name)).collect();
+    tips.sort_unstable();
+    tips.dedup();
+    match tips[..] {
+        [tip] => git2::Oid::from_str(tip).ok().map(Selected::Commit),
+        _ => Some(Selected::Prefix(name)),
+    }
 }
 
 fn commit(name: &str) -> Option<git2::Oid> {
@@ -133,7 +153,9 @@ mod tests {
         assert_eq!(named("merge-requests/1/head"), "refs/merge-requests/1/head");
         assert_eq!(select(B, &all), Some(Selected::Commit(git2::Oid::from_str(B).unwrap())));
         assert_eq!(select("nothing", &all), None);
-        assert_eq!(select(&A[..12], &all), None);
+        assert_eq!(select(&A[..12], &all), Some(Selected::Commit(git2::Oid::from_str(A).unwrap())));
+        assert_eq!(select("cafe", &all), Some(Selected::Prefix("cafe".into())));
+        assert_eq!(select("caf", &all), None);
     }
 
     #[test]

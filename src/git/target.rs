@@ -34,6 +34,14 @@ impl Scratch {
         }
     }
 
+    /// A directory of its own that is never delivered, below one that is made where it is missing.
+    pub(super) fn apart(directory: &Path) -> Result<Self, Error> {
+        let failed = |error| target_error(directory, error);
+        fs::create_dir_all(directory).map_err(failed)?;
+        let target = directory.join("bare");
+        Ok(Self::at(make(directory, &target).map_err(failed)?, &target))
+    }
+
     fn prepare_existing(target: &Path, metadata: &fs::Metadata) -> Result<Self, Error> {
         let failed = |source| Error::Target { path: target.to_owned(), source };
         let is_empty = metadata.is_dir() && fs::read_dir(target).map_err(failed)?.next().is_none();
@@ -140,26 +148,6 @@ impl Scratch {
         }
         fs::remove_dir(&self.path)
     }
-
-    /// What a write that libgit2 could not do means: whether the disk is full is found out by writing.
-    pub(super) fn write_error(&self) -> Error {
-        const PROBE_BYTES: usize = 4 * 1024 * 1024;
-        let probe = || -> io::Result<()> {
-            let mut file = tempfile::tempfile_in(&self.path)?;
-            file.write_all(&vec![0; PROBE_BYTES])?;
-            file.sync_all()
-        };
-        let source = probe().err().unwrap_or_else(|| ErrorKind::Other.into());
-        target_error(&self.target, source)
-    }
-
-    /// The same where it is not even said to be about a write: libgit2 loses that on some of its ways.
-    pub(super) fn unless_disk_is_full(&self, otherwise: Error) -> Error {
-        match self.write_error() {
-            full @ Error::DiskFull { .. } => full,
-            _ => otherwise,
-        }
-    }
 }
 
 impl Drop for Scratch {
@@ -205,6 +193,26 @@ fn remove(path: &Path) {
         && error.kind() != ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "a temporary directory could not be removed");
+    }
+}
+
+/// What a write that libgit2 could not do means: whether the disk is full is found out by writing.
+pub(super) fn write_error(directory: &Path) -> Error {
+    const PROBE_BYTES: usize = 4 * 1024 * 1024;
+    let probe = || -> io::Result<()> {
+        let mut file = tempfile::tempfile_in(directory)?;
+        file.write_all(&vec![0; PROBE_BYTES])?;
+        file.sync_all()
+    };
+    let source = probe().err().unwrap_or_else(|| ErrorKind::Other.into());
+    target_error(directory, source)
+}
+
+/// The same where it is not even said to be about a write: libgit2 loses that on some of its ways.
+pub(super) fn unless_disk_is_full(directory: &Path, otherwise: Error) -> Error {
+    match write_error(directory) {
+        full @ Error::DiskFull { .. } => full,
+        _ => otherwise,
     }
 }
 

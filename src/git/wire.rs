@@ -91,6 +91,11 @@ impl Wire {
         observed
     }
 
+    /// Begins anew for the list of another connection.
+    pub(super) fn expect_list(&self) {
+        *self.observer() = Observer::new(self.control.limits.max_references);
+    }
+
     pub(super) fn observer(&self) -> MutexGuard<'_, Observer> {
         self.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }

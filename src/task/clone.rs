@@ -9,7 +9,7 @@ use super::stop::until_stopped;
 use super::{TargetSpec, Tools, stages};
 use crate::credential::{Credential, CredentialKind};
 use crate::dial::{Destination as Endpoint, HttpClient};
-use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Remote};
+use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Means, Remote, Want};
 use crate::provider::detect::{self, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, azure_devops, gitlab};
@@ -154,11 +154,10 @@ async fn work(
         over_https(prepared, provider, tools, control, log).await?
     };
     let wanted = CloneRequest {
-        reference: request.reference.clone(),
-        depth: request.depth,
-        target: target.clone(),
+        want: Want { reference: request.reference.clone(), depth: request.depth, ..Want::default() },
         paths: Vec::new(),
-        engine: git::Engine::default(),
+        target: target.clone(),
+        means: Means::default(),
     };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
     let cloned = git::clone(&remote, &wanted, control, log).await;

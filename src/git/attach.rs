@@ -1,0 +1,85 @@
+//! References and configuration, so that a clone is one that git itself could have made.
+
+use git2::{Oid, Repository};
+
+use super::fetch::{Fetched, REMOTE, Want};
+use super::refname::Selected;
+use super::wire::Wire;
+use super::{Error, PackProblem};
+
+/// What stands in the log of references.
+const MESSAGE: &str = "clone";
+
+/// The commit that a reference leads to, through tags.
+pub(super) fn peel(repository: &Repository, fetched: &Fetched) -> Result<Oid, Error> {
+    let not_found = |name: &str| Error::ReferenceNotFound { name: name.to_owned(), near: Vec::new() };
+    let (object, name) = match &fetched.selected {
+        Selected::Branch { name, oid } | Selected::Detached { name, oid } => {
+            let object = repository.find_object(*oid, None);
+            (object.map_err(|_| Error::PackCorrupt(PackProblem::ObjectMissing))?, name.clone())
+        }
+        Selected::Commit(oid) => {
+            let name = oid.to_string();
+            (repository.find_object(*oid, None).map_err(|_| not_found(&name))?, name)
+        }
+        // Two objects that begin alike are as good as none: whoever asks must say more.
+        Selected::Prefix(name) => {
+            (repository.revparse_single(name).map_err(|_| not_found(name))?, name.clone())
+        }
+    };
+    // A tag may lead to a tree or a file: there is nothing to check out then.
+    object.peel_to_commit().map(|commit| commit.id()).map_err(|_| not_found(&name))
+}
+
+/// Sets everything that points at what came.
+pub(super) fn attach(
+    wire: &Wire,
+    repository: &Repository,
+    fetched: &Fetched,
+    want: &Want,
+    commit: Oid,
+) -> Result<(), git2::Error> {
+    let set = |name: &str, oid| repository.reference(name, oid, true, MESSAGE).map(drop);
+    for reference in &fetched.list.references {
+        let oid = Oid::from_str(&reference.oid)?;
+        if fetched.all_branches
+            && let Some(branch) = reference.name.strip_prefix("refs/heads/")
+        {
+            set(&format!("refs/remotes/{REMOTE}/{branch}"), oid)?;
+        }
+        if fetched.tags && reference.name.starts_with("refs/tags/") {
+            set(&reference.name, oid)?;
+        }
+    }
+    match &fetched.selected {
+        Selected::Branch { name, oid } => {
+            let branch = name.strip_prefix("refs/heads/").unwrap_or(name);
+            let tracking = format!("refs/remotes/{REMOTE}/{branch}");
+            set(&tracking, *oid)?;
+            set(name, commit)?;
+            let mut local = repository.find_branch(branch, git2::BranchType::Local)?;
+            local.set_upstream(Some(&format!("{REMOTE}/{branch}")))?;
+            if fetched.list.head_branch.as_deref() == Some(name) {
+                let head = format!("refs/remotes/{REMOTE}/HEAD");
+                repository.reference_symbolic(&head, &tracking, true, MESSAGE)?;
+            }
+            if want.depth.is_some() && !fetched.all_branches {
+                // A later fetch of all branches would bring their whole history.
+                let key = format!("remote.{REMOTE}.fetch");
+                repository.config()?.set_str(&key, &format!("+{name}:{tracking}"))?;
+            }
+            repository.set_head(name)?;
+        }
+        Selected::Detached { name, oid } => {
+            if name.starts_with("refs/") {
+                set(name, *oid)?;
+            }
+            repository.set_head_detached(commit)?;
+        }
+        Selected::Commit(_) | Selected::Prefix(_) => repository.set_head_detached(commit)?,
+    }
+    if let Some(url) = wire.url_of_origin() {
+        repository.remote_set_url(REMOTE, &url)?;
+    }
+    Ok(())
+}
