@@ -1,5 +1,6 @@
 //! What the configuration says, turned into what is valid. Nothing here opens a socket or reads a secret.
 
+mod clones;
 mod load;
 mod proxy;
 mod raw;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use clones::{Clones, WorkspaceSettings};
 pub use proxy::{Proxy, ProxyAuthorization, ProxyKind, ProxyServer, ProxySettingProblem};
 pub use secret_source::SecretSource;
 pub use server::{ClientCertificate, Server};
@@ -102,6 +104,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long any attempt may take, whatever its task asks for.
     pub max_run: Duration,
+    /// How clones are made, and what of them is kept.
+    pub clones: Clones,
 }
 
 /// What this agent is.
@@ -194,6 +198,11 @@ impl Config {
     /// The same for programs.
     pub fn show_json(&self) -> serde_json::Value {
         show::json(self)
+    }
+
+    /// Where the agent keeps what was fetched before.
+    pub fn mirrors(&self) -> PathBuf {
+        self.agent.state_dir.join("mirrors")
     }
 
     /// Where the agent keeps what a clone task makes.

@@ -54,6 +54,16 @@ pub enum Engine {
     Libgit2,
 }
 
+impl Engine {
+    /// As it stands in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gix => "gix",
+            Self::Libgit2 => "libgit2",
+        }
+    }
+}
+
 /// A repository on a server, with the means to reach it.
 #[derive(Clone)]
 pub struct Remote {

@@ -295,6 +295,8 @@ mod tests {
             policy: Arc::new(Policy::new([server])),
             credentials: Arc::new(Store::default()),
             limits: crate::git::Limits::default(),
+            engine: crate::git::Engine::default(),
+            mirrors: None,
             workspaces: None,
         };
         Runner::new(tools, Duration::from_secs(60))

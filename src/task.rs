@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::credential;
 use crate::dial::Door;
-use crate::git::{Control, Limits};
+use crate::git::{Control, Engine, Limits, Mirrors};
 use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
@@ -37,6 +37,10 @@ pub struct Tools {
     pub credentials: Arc<credential::Store>,
     /// What a clone may take.
     pub limits: Limits,
+    /// What indexes packs and writes files.
+    pub engine: Engine,
+    /// What was fetched before; `None` fetches everything each time.
+    pub mirrors: Option<Arc<Mirrors>>,
     /// Below which directory clones without a directory of their own go; `None` where there is none.
     pub workspaces: Option<PathBuf>,
 }

@@ -96,6 +96,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "a_web_server_that_is_no_git_server_is_named_without_any_secret",
     ),
     ("slow", "tests/warnings.rs", "a_stage_that_takes_unusually_long_is_named_with_the_usual_reason"),
+    ("encoding_differs", "tests/clone_options.rs", "an_encoding_that_is_not_written_is_warned_about"),
     ("plain_http", "tests/warnings.rs", "a_server_without_tls_is_warned_about_each_time"),
     ("credential_unreadable", "tests/warnings.rs", "a_secret_that_is_none_is_not_sent"),
     ("reference_not_found", "tests/warnings.rs", "a_reference_that_is_not_there_is_named_with_near_ones"),

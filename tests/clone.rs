@@ -26,7 +26,7 @@ type Change = fn(&mut Control);
 /// Mode, name and object.
 type TreeEntry<'a> = (&'a str, &'a str, &'a str);
 
-fn wanted(reference: Option<&str>, target: &Path) -> CloneRequest {
+pub(crate) fn wanted(reference: Option<&str>, target: &Path) -> CloneRequest {
     let want = Want { reference: reference.map(str::to_owned), ..Want::default() };
     let means = Means { engine: ENGINE.get(), mirror: None };
     CloneRequest { want, paths: Vec::new(), target: target.to_owned(), means }

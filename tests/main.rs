@@ -9,6 +9,7 @@ mod broken_answers;
 mod catalogue;
 mod cli;
 mod clone;
+mod clone_options;
 mod connection_test;
 mod daemon;
 mod diagnoses;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sortie::config::{CredentialSource, Proxy, ProxyKind, ProxyServer, SecretSource, Server};
 use sortie::credential::{CredentialKind, Store};
 use sortie::dial::{Door, Names, ProxyEnvironment, SystemNames};
-use sortie::git::{Control, Limits};
+use sortie::git::{Control, Engine, Limits, Want};
 use sortie::host_key::Pin;
 use sortie::policy::Policy;
 use sortie::provider::{Provider, Scope};
@@ -198,8 +198,8 @@ impl Trial {
             target: self.request.target.clone(),
             provider: self.request.provider,
             credential: self.request.credential.clone(),
-            reference: None,
-            depth,
+            want: Want { depth, ..Want::default() },
+            paths: Vec::new(),
             destination: clone::Destination::Directory(directory.to_owned()),
         });
         self.carry_out(&task).await
@@ -207,6 +207,8 @@ impl Trial {
 
     async fn carry_out(&self, task: &Task) -> Outcome {
         let tools = Tools {
+            engine: Engine::default(),
+            mirrors: None,
             door: Arc::new(Door::with_names(ProxyEnvironment::none(), Arc::clone(&self.names))),
             policy: Arc::new(Policy::new([self.server.clone()])),
             credentials: Arc::new(Store::new(self.credentials.clone())),

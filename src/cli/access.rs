@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 
 use super::{Common, load_config, usage};
 use crate::config::{
-    ClientCertificate, ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource, Server,
-    proxy_server,
+    ClientCertificate, Config, ConfigError, CredentialSource, Proxy, ProxyAuthorization, SecretSource,
+    Server, proxy_server,
 };
 use crate::credential::{self, CredentialKind, LoadError, Store};
 use crate::dial::{Door, ProxyEnvironment};
-use crate::git::Limits;
+use crate::git::{Engine, Limits, Mirrors};
 use crate::host_key::Pin;
 use crate::policy::Policy;
 use crate::provider::Provider;
@@ -145,6 +145,8 @@ struct Declared {
     proxy_secrets: BTreeMap<String, SecretSource>,
     credentials: BTreeMap<String, CredentialSource>,
     limits: Limits,
+    engine: Engine,
+    mirrors: Option<Arc<Mirrors>>,
 }
 
 impl AccessArgs {
@@ -156,11 +158,14 @@ impl AccessArgs {
             TargetSpec::Url(text) if common.config.is_empty() => self.declared_by_url(text),
             _ => {
                 let config = load_config(common)?;
+                let mirrors = own_mirrors(&config);
                 Declared {
                     servers: config.servers,
                     proxy_secrets: config.proxy_secrets,
                     credentials: config.credentials,
                     limits: config.limits,
+                    engine: config.clones.engine,
+                    mirrors,
                 }
             }
         };
@@ -194,6 +199,9 @@ impl AccessArgs {
             policy: Arc::new(Policy::new(declared.servers)),
             credentials: Arc::new(Store::new(declared.credentials)),
             limits: declared.limits,
+            engine: declared.engine,
+            // A mirror belongs to a credential that the operator declared, and not to whatever a flag names.
+            mirrors: declared.mirrors.filter(|_| name.is_none()),
             workspaces: None,
         };
         let test_repository = self.repository.clone().filter(|_| self.server.is_none());
@@ -236,6 +244,8 @@ impl AccessArgs {
             proxy_secrets: BTreeMap::new(),
             credentials: BTreeMap::new(),
             limits: Limits::default(),
+            engine: Engine::default(),
+            mirrors: None,
         }
     }
 
@@ -335,6 +345,16 @@ pub(super) fn deadline(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_secs_f64(seconds));
     }
     Err(format!("it is more than 0 and {MAX_DEADLINE_SECONDS} at the most"))
+}
+
+/// The agent's mirrors, where they belong to the user who runs this program: the daemon must be able to read whatever
+/// is added to them.
+fn own_mirrors(config: &Config) -> Option<Arc<Mirrors>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(&config.agent.state_dir).ok()?.uid();
+    let bytes = config.clones.mirrors_bytes?;
+    let is_own = owner == rustix::process::geteuid().as_raw();
+    is_own.then(|| Arc::new(Mirrors::new(config.mirrors(), bytes)))
 }
 
 /// The known_hosts file of the user who runs this program.

@@ -8,6 +8,7 @@ use clap::Args;
 use super::access::AccessArgs;
 use super::work::{self, Form};
 use super::{Common, Exit, complain, usage};
+use crate::git::Want;
 use crate::task::{Task, clone};
 
 /// When a clone gives up where nothing else is said.
@@ -29,6 +30,15 @@ pub(super) struct CloneArgs {
     /// How many commits of history [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     depth: Option<u32>,
+    /// All branches beside --ref
+    #[arg(long)]
+    all_branches: bool,
+    /// All tags beside --ref
+    #[arg(long)]
+    tags: bool,
+    /// Write only this file or directory of the commit; may be repeated
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<String>,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -52,8 +62,13 @@ pub(super) async fn execute(common: &Common, args: CloneArgs) -> Exit {
         target: access.target,
         provider: access.provider,
         credential: access.credential,
-        reference: args.reference,
-        depth: args.depth,
+        want: Want {
+            reference: args.reference,
+            depth: args.depth,
+            all_branches: args.all_branches,
+            tags: args.tags,
+        },
+        paths: args.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
         destination: clone::Destination::Directory(PathBuf::from(directory)),
     });
     work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), Form::of(common.json))

@@ -21,7 +21,7 @@ use crate::credential::Store;
 use crate::dial::{Door, ProxyEnvironment};
 use crate::doctor::{self, Examiner};
 use crate::enroll::EnrollError;
-use crate::git;
+use crate::git::{self, Mirrors};
 use crate::identity::{self, Identity, IdentityError};
 use crate::journal::MemoryJournal;
 use crate::policy::Policy;
@@ -149,8 +149,17 @@ pub(super) async fn tools(config: &Config) -> Tools {
         policy: Arc::new(Policy::new(servers)),
         credentials: Arc::new(Store::new(config.credentials.clone())),
         limits: config.limits,
+        engine: config.clones.engine,
+        mirrors: mirrors(config),
         workspaces: Some(config.workspaces()),
     }
+}
+
+/// The mirrors, swept of what a killed process left.
+fn mirrors(config: &Config) -> Option<Arc<Mirrors>> {
+    let mirrors = Mirrors::new(config.mirrors(), config.clones.mirrors_bytes?);
+    mirrors.sweep();
+    Some(Arc::new(mirrors))
 }
 
 /// The task that answers `status` and `doctor`, where there is a control socket.

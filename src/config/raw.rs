@@ -15,6 +15,9 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) health: RawHealth,
     pub(super) limits: RawLimits,
+    pub(super) git: RawGit,
+    pub(super) mirrors: RawMirrors,
+    pub(super) workspaces: RawWorkspaces,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -100,7 +103,30 @@ pub(super) struct RawLimits {
     pub(super) bytes: Option<u64>,
     pub(super) objects: Option<u64>,
     pub(super) files: Option<u64>,
+    pub(super) blob_bytes: Option<u64>,
+    pub(super) expanded_bytes: Option<u64>,
     pub(super) seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawGit {
+    pub(super) engine: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawMirrors {
+    pub(super) enabled: Option<bool>,
+    pub(super) bytes: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawWorkspaces {
+    pub(super) bytes: Option<u64>,
+    pub(super) ttl_seconds: Option<u64>,
+    pub(super) directories: Vec<PathBuf>,
 }
 
 /// The keys that each table knows. `*` stands for a name that the operator chooses.
@@ -108,7 +134,21 @@ pub(super) struct RawLimits {
 /// A message about an unknown key takes its suggestion from here; a test holds this list against what the
 /// tables above really accept.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("", &["agent", "control_plane", "servers", "credentials", "log", "health", "limits"]),
+    (
+        "",
+        &[
+            "agent",
+            "control_plane",
+            "servers",
+            "credentials",
+            "log",
+            "health",
+            "limits",
+            "git",
+            "mirrors",
+            "workspaces",
+        ],
+    ),
     ("agent", &["name", "tags", "state_dir", "max_tasks", "drain_seconds", "strict_modes", "control_socket"]),
     (
         "control_plane",
@@ -146,7 +186,10 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("credentials.*", &["kind", "username", "secret", "passphrase", "strict_modes"]),
     ("log", &["level", "format"]),
     ("health", &[]),
-    ("limits", &["bytes", "objects", "files", "seconds"]),
+    ("limits", &["bytes", "objects", "files", "blob_bytes", "expanded_bytes", "seconds"]),
+    ("git", &["engine"]),
+    ("mirrors", &["enabled", "bytes"]),
+    ("workspaces", &["bytes", "ttl_seconds", "directories"]),
     ("control_plane.enrollment_token", SECRET_KEYS),
     ("control_plane.proxy_auth", SECRET_KEYS),
     ("servers.*.proxy_auth", SECRET_KEYS),

@@ -37,7 +37,19 @@ pub(super) fn json(config: &Config) -> Value {
             "bytes": config.limits.max_bytes,
             "objects": config.limits.max_objects,
             "files": config.limits.max_files,
+            "blob_bytes": config.limits.max_blob_bytes,
+            "expanded_bytes": config.limits.max_expanded_bytes,
             "seconds": config.max_run.as_secs(),
+        },
+        "git": { "engine": config.clones.engine.as_str() },
+        "mirrors": {
+            "enabled": config.clones.mirrors_bytes.is_some(),
+            "bytes": config.clones.mirrors_bytes,
+        },
+        "workspaces": {
+            "bytes": config.clones.workspaces.max_bytes,
+            "ttl_seconds": config.clones.workspaces.ttl.as_secs(),
+            "directories": config.clones.workspaces.directories,
         },
     })
 }

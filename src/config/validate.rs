@@ -22,7 +22,7 @@ const DEFAULT_DRAIN_SECONDS: u64 = 60;
 const MAX_DRAIN_SECONDS: u64 = 86_400;
 
 /// An error about one key.
-fn invalid(key: impl Into<String>, expected: impl Into<String>) -> ConfigError {
+pub(super) fn invalid(key: impl Into<String>, expected: impl Into<String>) -> ConfigError {
     ConfigError::Value { origin: "the configuration".into(), key: key.into(), expected: expected.into() }
 }
 
@@ -51,6 +51,7 @@ pub(super) fn validate(raw: Raw) -> Result<Config, ConfigError> {
         log: log(raw.log)?,
         limits: limits(&raw.limits)?,
         max_run: max_run(&raw.limits)?,
+        clones: super::clones::clones(&raw.git, &raw.mirrors, raw.workspaces)?,
     })
 }
 
@@ -331,6 +332,12 @@ fn limits(raw: &RawLimits) -> Result<Limits, ConfigError> {
     if let Some(files) = raw.files {
         limits.max_files = at_least_one("files", files)?;
     }
+    if let Some(bytes) = raw.blob_bytes {
+        limits.max_blob_bytes = at_least_one("blob_bytes", bytes)?;
+    }
+    if let Some(bytes) = raw.expanded_bytes {
+        limits.max_expanded_bytes = at_least_one("expanded_bytes", bytes)?;
+    }
     Ok(limits)
 }
 
@@ -340,7 +347,7 @@ fn max_run(raw: &RawLimits) -> Result<Duration, ConfigError> {
     in_range("limits.seconds", seconds, 1, sortie_protocol::task::MAX_SECONDS).map(Duration::from_secs)
 }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(
+pub(super) fn in_range<T: PartialOrd + std::fmt::Display>(
     key: &str,
     value: T,
     least: T,
@@ -352,6 +359,6 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
     Err(invalid(key, format!("a whole number from {least} to {most}")))
 }
 
-fn absolute(key: &str, path: &Path) -> Result<PathBuf, ConfigError> {
+pub(super) fn absolute(key: &str, path: &Path) -> Result<PathBuf, ConfigError> {
     if path.is_absolute() { Ok(path.to_owned()) } else { Err(invalid(key, "an absolute path")) }
 }

@@ -54,6 +54,10 @@ pub(super) fn check_out(
         lfs_pointers = written.lfs_pointers;
     } else {
         one_by_one(wire, repository, &commit, paths, scratch, &seen)?;
+        if !paths.is_empty() {
+            // libgit2's index would lack what was left out.
+            parallel::write_index(wire, repository.path(), scratch.path(), tree, paths)?;
+        }
     }
     Ok(CheckedOut {
         files: seen.files,

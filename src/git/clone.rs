@@ -114,6 +114,7 @@ pub async fn draft(
     log: &StageLog,
 ) -> Result<Draft, Error> {
     check_name(&request.want)?;
+    sparse::check(&request.paths)?;
     let request = request.clone();
     blocking::run(remote, control, log, move |wire| draft_here(wire, &request)).await
 }

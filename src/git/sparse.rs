@@ -4,6 +4,19 @@ use std::fs;
 
 use git2::Repository;
 
+use super::Error;
+use super::pkt::scrubbed;
+use super::survey::is_unsafe_name;
+
+/// Sees to it that paths lead to somewhere in a commit, and to nothing that must not be written.
+pub(super) fn check(paths: &[String]) -> Result<(), Error> {
+    let is_unsafe = |path: &&String| path.split('/').any(|name| is_unsafe_name(name.as_bytes(), false));
+    match paths.iter().find(is_unsafe) {
+        Some(path) => Err(Error::UnsafePath { path: scrubbed(path.as_bytes()) }),
+        None => Ok(()),
+    }
+}
+
 /// Tells git that only these paths are in the working directory, by patterns that name each of them exactly.
 pub(super) fn configure(repository: &Repository, paths: &[String]) -> Result<(), git2::Error> {
     let mut patterns = String::new();

@@ -174,6 +174,7 @@ catalogue! {
     CertificateExpiresSoon => warnings::CERTIFICATE_EXPIRES_SOON,
     ScopeExcessive => warnings::SCOPE_EXCESSIVE,
     PlainHttp => warnings::PLAIN_HTTP,
+    EncodingDiffers => warnings::ENCODING_DIFFERS,
     ServerReleaseEnds => warnings::SERVER_RELEASE_ENDS,
     Slow => warnings::SLOW,
     HostKeyRsaOnly => ssh::HOST_KEY_RSA_ONLY,

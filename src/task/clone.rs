@@ -9,7 +9,7 @@ use super::stop::until_stopped;
 use super::{TargetSpec, Tools, stages};
 use crate::credential::{Credential, CredentialKind};
 use crate::dial::{Destination as Endpoint, HttpClient};
-use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Means, Remote, Want};
+use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Means, Remote, Source, Want};
 use crate::provider::detect::{self, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, azure_devops, gitlab};
@@ -25,10 +25,10 @@ pub struct Request {
     pub provider: Option<Provider>,
     /// The name of the credential; the server's own where it is missing.
     pub credential: Option<String>,
-    /// Branch, tag, full reference or commit; the default branch where it is missing.
-    pub reference: Option<String>,
-    /// How many commits of history; all where it is missing.
-    pub depth: Option<u32>,
+    /// What is fetched.
+    pub want: Want,
+    /// Only these files and directories are written; everything where there are none.
+    pub paths: Vec<String>,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -49,6 +49,8 @@ pub struct Report {
     pub commit: Option<String>,
     /// The full reference that it came from; `None` for a bare commit.
     pub reference: Option<String>,
+    /// Where its objects came from.
+    pub source: Option<Source>,
     /// Bytes that came over the line.
     pub received_bytes: u64,
     /// Objects that came over the line.
@@ -106,13 +108,10 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
 }
 
 fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> Report {
-    let mut warnings: Vec<Diagnosis> = cloned
-        .warnings
-        .iter()
-        .map(|warning: &CloneWarning| match *warning {
-            CloneWarning::WideEncoding => todo!(),
-        })
-        .collect();
+    let mut warnings: Vec<Diagnosis> = cloned.warnings.iter().map(warning).collect();
+    if !warnings.is_empty() {
+        log.warn_at(Stage::Checkout);
+    }
     if is_plain {
         log.warn_at(Stage::Connect);
         warnings.push(Diagnosis::new(Code::PlainHttp, Stage::Connect, "", vec![]));
@@ -120,6 +119,7 @@ fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> R
     Report {
         commit: Some(cloned.commit),
         reference: cloned.reference,
+        source: Some(cloned.source),
         received_bytes: cloned.received_bytes,
         received_objects: cloned.received_objects,
         files: cloned.files,
@@ -128,6 +128,12 @@ fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> R
         stages: stages::succeeded(log),
         warnings,
         ..Report::default()
+    }
+}
+
+fn warning(warning: &CloneWarning) -> Diagnosis {
+    match warning {
+        CloneWarning::WideEncoding => Diagnosis::new(Code::EncodingDiffers, Stage::Checkout, "", vec![]),
     }
 }
 
@@ -147,22 +153,35 @@ async fn work(
     let provider = request.provider.or(prepared.target.server.provider);
     let provider = provider.or_else(|| detect::by_shape(&prepared.target.url));
     subject.provider = provider;
+    let identity = identity(prepared.credential.as_ref());
     let is_plain = prepared.target.url.scheme() == Scheme::Http;
     let remote = if prepared.target.is_ssh() {
         over_ssh(prepared, provider, tools)?
     } else {
         over_https(prepared, provider, tools, control, log).await?
     };
+    let mirror = tools.mirrors.as_ref().map(|mirrors| mirrors.place(&remote.url, &identity));
     let wanted = CloneRequest {
-        want: Want { reference: request.reference.clone(), depth: request.depth, ..Want::default() },
-        paths: Vec::new(),
+        want: request.want.clone(),
+        paths: request.paths.clone(),
         target: target.clone(),
-        means: Means::default(),
+        means: Means { engine: tools.engine, mirror },
     };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
     let cloned = git::clone(&remote, &wanted, control, log).await;
     let cloned = cloned.map_err(|error| Failure::of_git(error, subject.provider))?;
     Ok((cloned, target, is_plain))
+}
+
+/// For whom a mirror is: a credential of the operator's, which is the same one when its secret is replaced.
+fn identity(credential: Option<&Credential>) -> String {
+    credential.map_or_else(
+        || "anonymous".to_owned(),
+        |credential| {
+            let user = credential.username.as_deref().unwrap_or_default();
+            format!("{} {} {user}", credential.name, credential.kind().as_str())
+        },
+    )
 }
 
 fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Remote, Failure> {

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::connection_test::Capability;
 use super::{TargetSpec, Task, TaskReport, clone, connection_test};
+use crate::git::{Source, Want};
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord, Status};
 
@@ -54,8 +55,13 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
                 target,
                 provider,
                 credential: spec.credential.clone(),
-                reference: spec.reference.clone(),
-                depth: spec.depth,
+                want: Want {
+                    reference: spec.reference.clone(),
+                    depth: spec.depth,
+                    all_branches: spec.all_branches == Some(true),
+                    tags: spec.tags == Some(true),
+                },
+                paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
                 destination: clone::Destination::Workspace(workspace_name(attempt)),
             }))
         }
@@ -64,7 +70,6 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
 
 fn refuse_unsupported(spec: &TaskSpec) -> Result<(), Unsupported> {
     let unsupported = [
-        ("paths", !spec.paths.is_empty()),
         ("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false)))),
         ("lfs", spec.lfs == Some(true)),
         ("deliver", !matches!(spec.deliver, None | Some(Deliver::Workspace))),
@@ -169,7 +174,10 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         outcome: outcome(report.diagnosis.as_ref()),
         commit: report.commit.clone(),
         reference: report.reference.clone(),
-        source: report.commit.as_ref().map(|_| wire::CloneSource::Origin),
+        source: report.source.map(|source| match source {
+            Source::Origin => wire::CloneSource::Origin,
+            Source::Mirror => wire::CloneSource::Mirror,
+        }),
         received_bytes: report.received_bytes,
         received_objects: report.received_objects,
         files: report.files,
@@ -259,7 +267,6 @@ mod tests {
             let json = format!(r#"{{"kind":"clone","url":"https://a/b",{rest}}}"#);
             from_wire(&spec(&json), &attempt("t")).err().map(|error| error.field)
         };
-        assert_eq!(field(r#""paths":["a"]"#), Some("paths"));
         assert_eq!(field(r#""submodules":true"#), Some("submodules"));
         assert_eq!(field(r#""submodules":false"#), None);
         assert_eq!(field(r#""lfs":true"#), Some("lfs"));

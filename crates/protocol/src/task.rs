@@ -135,10 +135,20 @@ pub struct TaskSpec {
     /// Clone: how many commits of history; all where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<u32>,
+    /// Clone: all branches beside `reference`; that alone where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_branches: Option<bool>,
+    /// Clone: all tags beside `reference`; none where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<bool>,
+    /// Clone: the directory for the workspace, below one that the operator allows; one of the agent's own where it is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// Clone: what becomes of it; a workspace where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
-    /// Clone: only these directories.
+    /// Clone: only these files and directories, by their paths in the commit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// Clone: submodules; none where it is missing.
@@ -184,6 +194,9 @@ impl TaskSpec {
         let clone_only = [
             ("reference", self.reference.is_some()),
             ("depth", self.depth.is_some()),
+            ("all_branches", self.all_branches.is_some()),
+            ("tags", self.tags.is_some()),
+            ("directory", self.directory.is_some()),
             ("deliver", self.deliver.is_some()),
             ("paths", !self.paths.is_empty()),
             ("submodules", self.submodules.is_some()),
@@ -224,6 +237,7 @@ impl TaskSpec {
             ("credential", &self.credential),
             ("test_repository", &self.test_repository),
             ("reference", &self.reference),
+            ("directory", &self.directory),
         ];
         let too_long = format!("has {MAX_TEXT_BYTES} bytes at most and is not empty");
         for (field, text) in texts {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,20 +44,10 @@ pub(super) fn write(
     let seen = Arc::clone(&watched.seen);
     let interrupt = wire.cut.interrupt();
     let checked_out = || -> Result<(), Error> {
-        // The names have been looked at before; this is the second pair of eyes.
-        let validate = gix_validate::path::component::Options {
-            protect_windows: false,
-            protect_hfs: true,
-            protect_ntfs: true,
-        };
-        let state = gix_index::State::from_tree(&tree, &watched, validate);
-        let mut index = state.map_err(|error| meaning(&error, directory))?;
-        if !paths.is_empty() {
-            leave_out(&mut index, paths);
-        }
+        let mut index = planned(&tree, &watched, paths, directory)?;
         let mut options = gix_worktree_state::checkout::Options::new(filters());
         options.fs = gix_fs::Capabilities::probe(git_directory);
-        options.validate = validate;
+        options.validate = VALIDATE;
         options.destination_is_initially_empty = true;
         options.attributes = attributes().map_err(|error| target_error(directory, error))?;
         let outcome = gix_worktree_state::checkout(
@@ -78,13 +69,60 @@ pub(super) fn write(
             return Err(Error::UnsafePath { path: scrubbed(&collision.path) });
         }
         make_places_of_submodules(&index, directory).map_err(|error| target_error(directory, error))?;
-        let mut file = gix_index::File::from_state(index, git_directory.join("index"));
-        file.write(gix_index::write::Options::default()).map_err(|error| meaning(&error, directory))
+        keep(index, git_directory, directory)
     };
     let done = checked_out();
     let noted = seen.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     done.map_err(|error| wire.control.check().err().or(noted).unwrap_or(error))?;
     Ok(Written { lfs_pointers: seen.lfs_pointers.load(Ordering::Relaxed) })
+}
+
+/// The names have been looked at before; this is the second pair of eyes.
+const VALIDATE: gix_validate::path::component::Options =
+    gix_validate::path::component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
+
+/// The index of a commit, before its files are there.
+fn planned(
+    tree: &ObjectId,
+    objects: &impl Find,
+    paths: &[String],
+    directory: &Path,
+) -> Result<gix_index::State, Error> {
+    let state = gix_index::State::from_tree(tree, objects, VALIDATE);
+    let mut index = state.map_err(|error| meaning(&error, directory))?;
+    if !paths.is_empty() {
+        leave_out(&mut index, paths);
+    }
+    Ok(index)
+}
+
+fn keep(index: gix_index::State, git_directory: &Path, directory: &Path) -> Result<(), Error> {
+    let mut file = gix_index::File::from_state(index, git_directory.join("index"));
+    file.write(gix_index::write::Options::default()).map_err(|error| meaning(&error, directory))
+}
+
+/// Writes the index alone, for files that are there already.
+pub(super) fn write_index(
+    wire: &Wire,
+    git_directory: &Path,
+    directory: &Path,
+    tree: ObjectId,
+    paths: &[String],
+) -> Result<(), Error> {
+    let objects = Objects::open(&git_directory.join("objects"), wire.control.limits.max_blob_bytes)
+        .map_err(|error| target_error(directory, error))?;
+    let mut index = planned(&tree, &objects, paths, directory)?;
+    for (entry, path) in index.entries_mut_with_paths() {
+        if entry.flags.contains(Flags::SKIP_WORKTREE) || entry.mode == Mode::COMMIT {
+            continue;
+        }
+        let file = directory.join(std::ffi::OsStr::from_bytes(path));
+        let seen = gix_index::fs::Metadata::from_path_no_follow(&file)
+            .map_err(|error| target_error(directory, error))?;
+        entry.stat = gix_index::entry::Stat::from_fs(&seen)
+            .map_err(|error| target_error(directory, io::Error::other(error)))?;
+    }
+    keep(index, git_directory, directory)
 }
 
 /// Marks everything outside of the paths as not to be written.
@@ -122,7 +160,6 @@ fn make_places_of_submodules(index: &gix_index::State, directory: &Path) -> io::
         .iter()
         .filter(|entry| entry.mode == Mode::COMMIT && !entry.flags.contains(Flags::SKIP_WORKTREE));
     for entry in places {
-        use std::os::unix::ffi::OsStrExt as _;
         let path = directory.join(std::ffi::OsStr::from_bytes(entry.path_in(backing)));
         match fs::create_dir_all(path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),

@@ -112,3 +112,15 @@ pub(super) static API_REFUSED: Entry = Entry {
     on_gitlab: "Make a token with read_api beside read_repository. Tokens of deployments and of jobs never get the API.",
     on_host: "Where git uses an SSH key, a password or a deploy token, give REST a token of its own: api_credential in [servers.<name>], or --api-pat-file.",
 };
+
+pub(super) static ENCODING_DIFFERS: Entry = Entry {
+    code: "encoding_differs",
+    stages: &[Stage::Checkout],
+    cause: "Attributes ask for files in UTF-16 or UTF-32, which were written as they are in the repository",
+    remedies: &["Read these files as UTF-8, or let git write them: git checkout -- . in the clone."],
+    seen: "A .gitattributes of the commit has working-tree-encoding=UTF-16 or UTF-32.",
+    why: "The libraries that write files do not know these encodings, which git gets from the system.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "git status calls these files modified until git itself has written them.",
+};
