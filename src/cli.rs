@@ -7,6 +7,7 @@ mod doctor;
 mod enroll;
 mod explain;
 mod markdown;
+mod mirrors;
 mod progress;
 mod run;
 mod screen;
@@ -14,6 +15,7 @@ mod status;
 mod table;
 mod test;
 mod work;
+mod workspaces;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -83,6 +85,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Say what the running daemon is doing
     Status(status::StatusArgs),
+    /// List or remove what was fetched before
+    Mirrors(mirrors::MirrorsArgs),
+    /// List or remove the clones that tasks left on this host
+    Workspaces(workspaces::WorkspacesArgs),
 }
 
 /// How the program ends.
@@ -140,6 +146,8 @@ pub fn execute(cli: Cli) -> Exit {
         Command::Config(args) => config::execute(&common, &args),
         Command::Explain(args) => explain::execute(&common, &args),
         Command::Doctor(args) => runtime.block_on(doctor::execute(&common, args)),
+        Command::Mirrors(args) => mirrors::execute(&common, &args),
+        Command::Workspaces(args) => workspaces::execute(&common, &args),
         Command::Status(args) => runtime.block_on(status::execute(&common, args)),
     };
     runtime.shutdown_background();

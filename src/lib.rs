@@ -31,3 +31,4 @@ pub mod status;
 pub mod systemd;
 pub mod task;
 pub mod telemetry;
+pub mod workspace;

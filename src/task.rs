@@ -12,7 +12,6 @@ mod stop;
 mod target;
 mod wire;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::credential;
@@ -21,6 +20,7 @@ use crate::git::{Control, Engine, Limits, Mirrors};
 use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
+use crate::workspace::Workspaces;
 
 pub use diagnose::control_plane as control_plane_diagnosis;
 pub use target::{Target, TargetError, TargetSpec};
@@ -41,8 +41,8 @@ pub struct Tools {
     pub engine: Engine,
     /// What was fetched before; `None` fetches everything each time.
     pub mirrors: Option<Arc<Mirrors>>,
-    /// Below which directory clones without a directory of their own go; `None` where there is none.
-    pub workspaces: Option<PathBuf>,
+    /// Where clones of tasks are kept; `None` where there is no such place.
+    pub workspaces: Option<Arc<Workspaces>>,
 }
 
 /// A task in the daemon's own words.

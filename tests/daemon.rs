@@ -156,7 +156,7 @@ fn an_attempt_ends_at_its_deadline() {
 fn sigterm_drains_and_a_second_one_stops() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
-    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let mut agent = scene.agent("fra1-a").with_toml("[mirrors]\nenabled = false\n").start(&control_plane);
     let id = begin_clone(&scene, &control_plane);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
@@ -175,7 +175,7 @@ fn sigterm_drains_and_a_second_one_stops() {
     let task = control_plane.task(&id);
     assert_eq!(task["attempts"][0]["outcome"], "cancelled", "its end was told: {task:#}");
     assert_eq!(task["state"], "queued", "it waits for another agent");
-    assert_eq!(entries(&agent.directory().join("state/workspaces")), 1, "only the finished clone is there");
+    assert_eq!(entries(&agent.directory().join("state/workspaces")), 2, "the finished clone and its note");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +31,10 @@ use crate::status::{Board, Daemon, Moment, Status};
 use crate::systemd::Notifier;
 use crate::task::Tools;
 use crate::telemetry;
+use crate::workspace::Workspaces;
+
+/// How often workspaces are looked through for those whose time is over.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -95,9 +100,12 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     notifier.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent.name = config.agent.name, "started");
 
-    // The signals' task ends with this function: it is aborted when the set is dropped.
+    // These end with this function: they are aborted when the set is dropped.
     let mut tasks = JoinSet::new();
     tasks.spawn(signals.forward(sender));
+    if let Some(workspaces) = tools.workspaces.clone() {
+        tasks.spawn(remove_expired(workspaces));
+    }
     let ended = serve(&config, tools, board, notifier, wishes).await;
     socket.close().await;
     ended
@@ -151,7 +159,29 @@ pub(super) async fn tools(config: &Config) -> Tools {
         limits: config.limits,
         engine: config.clones.engine,
         mirrors: mirrors(config),
-        workspaces: Some(config.workspaces()),
+        workspaces: Some(workspaces(config)),
+    }
+}
+
+/// The clones of tasks, swept of what a killed process left.
+fn workspaces(config: &Config) -> Arc<Workspaces> {
+    let workspaces = Workspaces::new(config.workspaces(), config.clones.workspaces.clone());
+    workspaces.sweep();
+    Arc::new(workspaces)
+}
+
+/// Removes workspaces whose time is over, for ever.
+async fn remove_expired(workspaces: Arc<Workspaces>) {
+    let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        interval.tick().await;
+        let workspaces = Arc::clone(&workspaces);
+        match tokio::task::spawn_blocking(move || workspaces.remove_expired()).await {
+            Ok(gone) if !gone.is_empty() => {
+                tracing::info!(workspaces = gone.len(), "workspaces have expired and are removed");
+            }
+            _ => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The clone: policy, a measured connection, and git into a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
@@ -15,6 +15,7 @@ use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, azure_devops, gitlab};
 use crate::remote_url::Scheme;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
+use crate::workspace::PlaceError;
 
 /// A clone as it was asked for.
 #[derive(Debug, Clone)]
@@ -38,8 +39,13 @@ pub struct Request {
 pub enum Destination {
     /// Into this directory, which is empty or does not exist.
     Directory(PathBuf),
-    /// Into a directory of this name among the agent's workspaces.
-    Workspace(String),
+    /// Into a workspace of this name.
+    Workspace {
+        /// The name, without a slash.
+        name: String,
+        /// Where it is to be instead of among the agent's own, below a directory that the operator allows.
+        directory: Option<PathBuf>,
+    },
 }
 
 /// The outcome of a clone.
@@ -148,7 +154,9 @@ async fn work(
     let prepared = login::prepare(&request.target, credential, tools, control, log, subject).await?;
     let target = match &request.destination {
         Destination::Directory(path) => path.clone(),
-        Destination::Workspace(name) => tools.workspaces.as_ref().ok_or(Failure::NoWorkspaces)?.join(name),
+        Destination::Workspace { name, directory } => {
+            workspace(tools, name, directory.as_deref()).await.map_err(Failure::Place)?
+        }
     };
     let provider = request.provider.or(prepared.target.server.provider);
     let provider = provider.or_else(|| detect::by_shape(&prepared.target.url));
@@ -170,7 +178,32 @@ async fn work(
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
     let cloned = git::clone(&remote, &wanted, control, log).await;
     let cloned = cloned.map_err(|error| Failure::of_git(error, subject.provider))?;
+    note(tools, &request.destination, &subject.url, &cloned.commit).await;
     Ok((cloned, target, is_plain))
+}
+
+/// A place for a workspace. Files are looked at for that.
+async fn workspace(tools: &Tools, name: &str, directory: Option<&Path>) -> Result<PathBuf, PlaceError> {
+    let nowhere = || PlaceError::NotAllowed { directory: directory.unwrap_or(Path::new(name)).to_owned() };
+    let Some(workspaces) = tools.workspaces.clone() else { return Err(nowhere()) };
+    let (owned_name, owned) = (name.to_owned(), directory.map(Path::to_owned));
+    let placed = tokio::task::spawn_blocking(move || workspaces.place(&owned_name, owned.as_deref())).await;
+    placed.unwrap_or_else(|_| Err(nowhere()))
+}
+
+/// Takes note of a workspace that was delivered.
+async fn note(tools: &Tools, destination: &Destination, url: &str, commit: &str) {
+    let (Destination::Workspace { name, directory: None }, Some(workspaces)) =
+        (destination, tools.workspaces.clone())
+    else {
+        return;
+    };
+    let (name, url, commit) = (name.clone(), url.to_owned(), commit.to_owned());
+    let noted = tokio::task::spawn_blocking(move || workspaces.note(&name, &url, &commit)).await;
+    // Without its note it is there for now, and gone after the next start.
+    if !matches!(noted, Ok(Ok(()))) {
+        tracing::warn!("no note of a workspace could be taken");
+    }
 }
 
 /// For whom a mirror is: a credential of the operator's, which is the same one when its secret is replaced.

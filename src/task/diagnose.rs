@@ -23,14 +23,15 @@ pub(super) use compose::advised;
 
 use super::stop::Stopped;
 use super::target::TargetError;
+use crate::workspace::PlaceError;
 
 /// Why a task did not succeed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// Policy says no, or the target is none.
     Target(TargetError),
-    /// The agent has no directory for workspaces.
-    NoWorkspaces,
+    /// There is no place for the clone on this host.
+    Place(PlaceError),
     /// The credential could not be had.
     Load(LoadError),
     /// The credential cannot be used with such a URL.
@@ -158,7 +159,7 @@ impl Failure {
     pub(super) fn stage(&self, running: Option<Stage>) -> Stage {
         let running_or = |stage| running.unwrap_or(stage);
         match self {
-            Self::Target(_) | Self::NoWorkspaces => Stage::Policy,
+            Self::Target(_) | Self::Place(_) => Stage::Policy,
             Self::Load(_) | Self::KindMismatch | Self::NoCredential => Stage::Authenticate,
             Self::Dial(error) => error.stage(),
             Self::Provider(error) => remote::provider_stage(error, running),
@@ -174,7 +175,7 @@ impl Failure {
 pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Diagnosis {
     let (code, seen, remedies) = match failure {
         Failure::Target(error) => source::target(error, subject),
-        Failure::NoWorkspaces => source::no_workspaces(),
+        Failure::Place(error) => source::place(error),
         Failure::Load(error) => source::load(error, subject),
         Failure::KindMismatch => source::kind_mismatch(subject),
         Failure::NoCredential => source::no_credential(subject),

@@ -62,7 +62,10 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
                     tags: spec.tags == Some(true),
                 },
                 paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
-                destination: clone::Destination::Workspace(workspace_name(attempt)),
+                destination: clone::Destination::Workspace {
+                    name: workspace_name(attempt),
+                    directory: spec.directory.as_ref().map(Into::into),
+                },
             }))
         }
     }
@@ -256,7 +259,10 @@ mod tests {
     fn a_workspace_is_named_by_its_attempt_and_stays_in_its_directory() {
         let task = from_wire(&spec(r#"{"kind":"clone","url":"https://a/b"}"#), &attempt("0192-ab")).unwrap();
         let Task::Clone(request) = task else { panic!("a clone") };
-        assert_eq!(request.destination, clone::Destination::Workspace("0192-ab-2".into()));
+        assert_eq!(
+            request.destination,
+            clone::Destination::Workspace { name: "0192-ab-2".into(), directory: None }
+        );
         assert_eq!(workspace_name(&attempt("../../etc")), "______etc-2");
         assert_eq!(workspace_name(&attempt("")), "task-2");
     }

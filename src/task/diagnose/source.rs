@@ -7,6 +7,7 @@ use crate::provider::{Provider, Scope, azure_devops, detect, gitlab};
 use crate::remote_url::{RemoteUrl, Scheme, UrlError};
 use crate::report::Code;
 use crate::task::target::TargetError;
+use crate::workspace::PlaceError;
 
 pub(super) fn target(error: &TargetError, subject: &Subject) -> Finding {
     match error {
@@ -64,9 +65,24 @@ fn refused(refusal: &Refusal) -> Finding {
     }
 }
 
-pub(super) fn no_workspaces() -> Finding {
-    let remedy = "Set agent.state_dir in the agent's configuration.";
-    (Code::TaskNotAllowed, "this agent has no directory for workspaces".into(), vec![remedy.into()])
+pub(super) fn place(error: &PlaceError) -> Finding {
+    let seen = error.to_string();
+    match error {
+        PlaceError::NotAllowed { directory } => {
+            let remedy = format!(
+                "Leave `directory` out of the task, or add a directory above {} to workspaces.directories.",
+                directory.display()
+            );
+            (Code::TaskNotAllowed, seen, vec![remedy])
+        }
+        PlaceError::Full { .. } => {
+            let remedies = [
+                "Remove workspaces that nobody needs any more: sortie workspaces prune --all.",
+                "Raise workspaces.bytes, or lower workspaces.ttl_seconds, in the agent's configuration.",
+            ];
+            (Code::DiskFull, seen, remedies.map(str::to_owned).to_vec())
+        }
+    }
 }
 
 pub(super) fn load(error: &LoadError, subject: &Subject) -> Finding {
