@@ -14,8 +14,10 @@ mod fetch;
 mod foreign;
 mod http;
 mod index_pack;
+mod meter;
 mod mirror;
 mod objects;
+mod pace;
 mod pack_stream;
 mod pkt;
 mod references;
@@ -40,7 +42,9 @@ pub use control::{Control, Limits, Phase, Transfer};
 pub use error::{Error, Limit, PackProblem};
 pub use fetch::{Means, Source, Want};
 pub use foreign::{InitializationError, initialize};
+
 pub use mirror::{MirrorInfo, MirrorPlace, Mirrors};
+pub use pace::{Estimate, Pace};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};
 

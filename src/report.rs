@@ -171,6 +171,8 @@ struct Inner {
     running: Option<(Stage, Instant, Facts, bool)>,
     observer: Option<Observer>,
     redaction: Option<Redaction>,
+    /// What the server said last in the stage that runs.
+    heard: Option<String>,
 }
 
 impl StageLog {
@@ -191,6 +193,21 @@ impl StageLog {
         inner.end(Status::Passed);
         inner.running = Some((stage, Instant::now(), Facts::new(), false));
         inner.tell(&StageEvent::Began(stage));
+    }
+
+    /// Keeps what the server says to people while it works, without secrets and bounded.
+    pub fn hear(&self, mut line: String) {
+        const MAX_CHARS: usize = 200;
+        let mut inner = self.lock();
+        if let Some(redaction) = &inner.redaction {
+            redaction.clean(&mut line);
+        }
+        inner.heard = Some(line.chars().take(MAX_CHARS).collect());
+    }
+
+    /// The last that the server said in the stage that runs.
+    pub fn heard(&self) -> Option<String> {
+        self.lock().heard.clone()
     }
 
     /// Adds a fact to the stage that runs, or to the last one that ended.
@@ -315,6 +332,7 @@ impl Inner {
     }
 
     fn end(&mut self, status: Status) {
+        self.heard = None;
         let Some((stage, since, facts, warned)) = self.running.take() else { return };
         let status = if warned && status == Status::Passed { Status::Warned } else { status };
         let began = *self.began.get_or_insert(since);

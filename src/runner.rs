@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::git::{Control, Transfer};
+use crate::git::{Control, Pace, Transfer};
 use crate::report::{Code, Diagnosis, Stage, StageEvent, StageLog};
 use crate::session::StopReason;
 use crate::status;
 use crate::task::{self, Task, TaskReport, Tools};
 
-/// How often a running attempt tells its progress at the most.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a running attempt tells its progress at the most, beside the beginning of its stages.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How much progress may wait to be sent. What does not fit is dropped: there is more to come.
 const PROGRESS_QUEUE: usize = 64;
@@ -231,15 +231,21 @@ async fn report_progress(
     sender: mpsc::Sender<Progress>,
 ) -> std::convert::Infallible {
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
-    let mut told = 0;
+    let mut pace = Pace::default();
+    let mut told = None;
     loop {
         interval.tick().await;
-        let received = transfer.received_bytes();
-        if received > told
-            && let Some(stage) = log.running()
-        {
-            told = received;
-            let _ = sender.try_send(progress(&attempt, stage, &transfer));
+        let Some(stage) = log.running() else { continue };
+        let estimate = pace.estimate(&transfer);
+        let mut progress = progress(&attempt, stage, &transfer);
+        progress.said = log.heard();
+        // What only the clock has changed is not told.
+        if told.as_ref() != Some(&progress) {
+            told = Some(progress.clone());
+            progress.bytes_per_second = estimate.bytes_per_second;
+            progress.remaining_ms =
+                estimate.remaining.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            let _ = sender.try_send(progress);
         }
     }
 }
@@ -251,6 +257,12 @@ fn progress(attempt: &AttemptId, stage: Stage, transfer: &Transfer) -> Progress 
         received_bytes: transfer.received_bytes(),
         received_objects: transfer.received_objects(),
         total_objects: Some(transfer.total_objects()).filter(|total| *total > 0),
+        indexed_objects: transfer.indexed_objects(),
+        written_files: transfer.written_files(),
+        total_files: Some(transfer.total_files()).filter(|total| *total > 0),
+        bytes_per_second: 0,
+        remaining_ms: None,
+        said: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod parallel;
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use git2::build::CheckoutBuilder;
 use git2::{ErrorClass, Oid, Repository};
@@ -47,6 +48,7 @@ pub(super) fn check_out(
     let seen = survey(&objects, tree, paths, looked_at, &wire.control)?;
     drop(objects);
     wire.log.fact("files", seen.files);
+    wire.control.transfer.set_total_files(seen.files);
     let mut lfs_pointers = seen.lfs_pointers;
     // Neither library leaves `ident` alone by itself, but libgit2 can be told to.
     if engine == Engine::Gix && !seen.has_ident {
@@ -91,7 +93,8 @@ fn one_by_one(
     for path in paths {
         builder.path(path);
     }
-    builder.force().disable_pathspec_match(true).progress(|_, _, _| {
+    builder.force().disable_pathspec_match(true).progress(|_, written, _| {
+        wire.control.transfer.written().store(written, Ordering::Relaxed);
         // libgit2 asks nobody whether to go on, so the ground is taken from under it.
         if let Err(error) = wire.control.check() {
             let _ = wire.fail(error);

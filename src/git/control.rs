@@ -1,7 +1,7 @@
 //! What holds for one piece of work: deadline, cancel, limits, and the counters that others read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -104,6 +104,9 @@ pub struct Transfer {
     received_bytes: AtomicU64,
     received_objects: AtomicU64,
     total_objects: AtomicU64,
+    indexed_objects: Arc<AtomicUsize>,
+    written_files: Arc<AtomicUsize>,
+    total_files: AtomicU64,
     phase: AtomicU8,
 }
 
@@ -121,6 +124,21 @@ impl Transfer {
     /// Objects that will come; 0 while it is not known.
     pub fn total_objects(&self) -> u64 {
         self.total_objects.load(Ordering::Relaxed)
+    }
+
+    /// Objects whose names are known.
+    pub fn indexed_objects(&self) -> u64 {
+        self.indexed_objects.load(Ordering::Relaxed) as u64
+    }
+
+    /// Files written.
+    pub fn written_files(&self) -> u64 {
+        self.written_files.load(Ordering::Relaxed) as u64
+    }
+
+    /// Files that will be written; 0 while it is not known.
+    pub fn total_files(&self) -> u64 {
+        self.total_files.load(Ordering::Relaxed)
     }
 
     /// What the work is at.
@@ -146,6 +164,20 @@ impl Transfer {
 
     pub(crate) fn add_object(&self) {
         self.received_objects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_total_files(&self, total: u64) {
+        self.total_files.store(total, Ordering::Relaxed);
+    }
+
+    /// Where objects whose names are known are counted.
+    pub(crate) fn indexed(&self) -> &Arc<AtomicUsize> {
+        &self.indexed_objects
+    }
+
+    /// Where files that are written are counted.
+    pub(crate) fn written(&self) -> &Arc<AtomicUsize> {
+        &self.written_files
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

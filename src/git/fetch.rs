@@ -11,6 +11,7 @@ use git2::{RemoteCallbacks, Repository};
 
 use super::foreign::take_packs;
 use super::mirror::{self, MirrorPlace};
+use super::pkt::scrubbed;
 use super::references::{advertised, connect_error, internal};
 use super::refname::{self, Selected};
 use super::target::{unless_disk_is_full, write_error};
@@ -238,6 +239,13 @@ fn select(reference: Option<&str>, list: &Advertisement) -> Result<Selected, Err
 
 fn callbacks<'a>(wire: &Arc<Wire>, engine: Engine) -> RemoteCallbacks<'a> {
     let mut callbacks = RemoteCallbacks::new();
+    let log = wire.log.clone();
+    callbacks.sideband_progress(move |bytes| {
+        if let Some(line) = last_line(bytes) {
+            log.hear(line);
+        }
+        true
+    });
     if engine == Engine::Libgit2 {
         let wire = Arc::clone(wire);
         callbacks.transfer_progress(move |progress| match follow(&wire, &progress) {
@@ -250,6 +258,12 @@ fn callbacks<'a>(wire: &Arc<Wire>, engine: Engine) -> RemoteCallbacks<'a> {
         });
     }
     callbacks
+}
+
+/// The last line of what a server says while it works: servers write the same line over and over.
+fn last_line(bytes: &[u8]) -> Option<String> {
+    let lines = bytes.rsplit(|byte| matches!(byte, b'\r' | b'\n'));
+    lines.map(scrubbed).find(|line| !line.is_empty())
 }
 
 /// Follows libgit2 through the pack: counters, stages, limits, and whether to go on.

@@ -17,10 +17,11 @@ use gix_pack::data::EntryRange;
 use gix_pack::data::input::{
     BytesToEntriesIter, EntriesToBytesIter, Entry, EntryDataMode, LookupRefDeltaObjectsIter, Mode,
 };
+use gix_pack::index::write::ProgressId;
 use gix_pack::index::write_data_iter_to_stream;
-use prodash::progress::Discard;
 use tempfile::NamedTempFile;
 
+use super::meter::Meter;
 use super::objects::{MAX_TREE_BYTES, Objects};
 use super::pack_stream::{Judged, Notes, PackFile, PackFileHandle, Pieces, Shared, Tee, shared};
 use super::wire::{self, Wire};
@@ -187,7 +188,7 @@ impl Worker {
             resolver,
             &mut entries,
             None,
-            &mut Discard,
+            &mut Meter::watching(ProgressId::ResolveObjects, self.wire.control.transfer.indexed()),
             &mut out,
             &self.wire.cut.interrupt(),
             Kind::Sha1,

@@ -272,6 +272,24 @@ pub struct Progress {
     /// Objects in all, once it is known.
     #[serde(default)]
     pub total_objects: Option<u64>,
+    /// Objects indexed so far.
+    #[serde(default)]
+    pub indexed_objects: u64,
+    /// Files written so far.
+    #[serde(default)]
+    pub written_files: u64,
+    /// Files in all, once it is known.
+    #[serde(default)]
+    pub total_files: Option<u64>,
+    /// How fast bytes came since the last progress of the attempt.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+    /// How long the phase that runs will take at the pace of now, in milliseconds, where that can be told.
+    #[serde(default)]
+    pub remaining_ms: Option<u64>,
+    /// What the server says to people, as it is: for example how many objects it has counted.
+    #[serde(default)]
+    pub said: Option<String>,
 }
 
 /// The control plane's word on an attempt that runs.

@@ -14,6 +14,7 @@ use gix_worktree::stack::state::Attributes;
 use gix_worktree::stack::state::attributes::Source;
 use prodash::progress::Discard;
 
+use crate::git::meter::Meter;
 use crate::git::objects::Objects;
 use crate::git::pkt::scrubbed;
 use crate::git::survey::is_lfs_pointer;
@@ -54,7 +55,7 @@ pub(super) fn write(
             &mut index,
             directory,
             watched.clone(),
-            &Discard,
+            &Meter::counting(wire.control.transfer.written()),
             &Discard,
             &interrupt,
             options,
