@@ -7,6 +7,7 @@ pub mod clone;
 pub mod connection_test;
 mod diagnose;
 mod login;
+mod remote;
 mod stages;
 mod stop;
 mod target;
