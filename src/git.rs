@@ -10,7 +10,9 @@ mod clone;
 mod control;
 mod engine;
 mod error;
+mod files;
 mod http;
+mod list;
 mod pkt;
 mod references;
 mod refname;
@@ -32,6 +34,8 @@ pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use engine::{InitializationError, initialize};
 pub use error::{Error, Limit, PackProblem};
+pub use files::{FetchedFile, FetchedFiles, FilesRequest, blob_id, fetch_files};
+pub use list::{Found, ListRequest, Listed, ListedReference, find, list};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};
 
