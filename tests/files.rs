@@ -137,6 +137,49 @@ async fn git_reads_where_the_api_refuses_or_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_api_answers_wrongly_is_read_by_git() {
+    let lab = Lab::start();
+    lab.sample.vary();
+    let altered = || Fault::Words { status: 200, content_type: "text/plain", body: "another file".into() };
+    let faults = [
+        ("/trees/", "/repository/tree", Fault::InvalidJson, "refused"),
+        ("/trees/", "/repository/tree", Fault::HugeBody, "refused"),
+        ("/trees/", "/repository/tree", Fault::SignInPage, "refused"),
+        ("/blobs/", "/blobs/", altered(), "altered"),
+        ("/blobs/", "/blobs/", Fault::ServerError(500), "refused"),
+    ];
+    for (on_azure, on_gitlab, fault, word) in faults {
+        for (trial, server, at) in
+            [(lab.on_azure(AZURE), lab.azure(), on_azure), (lab.on_gitlab(GITLAB), lab.gitlab(), on_gitlab)]
+        {
+            server.set_fault_at(at, fault.clone());
+            let outcome = trial.files(None, &PATHS).await;
+            let seen = (source(&outcome), &outcome.facts("repository")["api"]);
+            assert_eq!(seen, ("git", &json!(word)), "{at} {fault:?}");
+            check_contents(&outcome);
+            server.clear_fault();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_its_own_for_the_api_is_used_there() {
+    let lab = Lab::start();
+    lab.sample.vary();
+    let by_password = lab.on_gitlab(GITLAB).secret(CredentialKind::Password, Some("ada"), "password-canary");
+    assert_eq!(source(&by_password.files(None, &PATHS).await), "git");
+    let beside = by_password.api_pat("glpat-api-only").files(None, &PATHS).await;
+    assert_eq!(source(&beside), "api");
+    check_contents(&beside);
+    let refused = lab.on_gitlab(GITLAB).api_pat("wrong");
+    lab.gitlab().clear_requests();
+    assert_eq!(source(&refused.files(None, &PATHS).await), "git");
+    let is_api = |path: &str| path.contains("/api/v4/projects/");
+    let sent = lab.gitlab().requests().iter().filter(|request| is_api(&request.path)).count();
+    assert_eq!(sent, 1, "a refused token is sent once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relative_root_is_found_and_directories_have_pages() {
     let lab =
         Lab::with(AzureDevOps::default(), Gitlab { relative_root: "/gitlab".into(), ..Gitlab::default() });

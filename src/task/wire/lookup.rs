@@ -146,3 +146,54 @@ pub(super) fn compare_to_wire(report: &compare::Report, asked: &str) -> wire::Co
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+    use sortie_protocol::report::TaskOutput;
+
+    use super::*;
+    use crate::report::{Code, Diagnosis, Stage, StageLog};
+    use crate::task::{Task, TaskReport, from_wire};
+
+    fn taken(json: serde_json::Value) -> Task {
+        let spec: TaskSpec = serde_json::from_value(json).unwrap();
+        spec.validate().unwrap();
+        from_wire(&spec, &AttemptId { task_id: "../0192-ab".into(), attempt: 2 }).unwrap()
+    }
+
+    fn all() -> [Task; 3] {
+        let url = "https://a/b";
+        [
+            taken(json!({"kind": "references", "url": url, "patterns": ["refs/tags/*"]})),
+            taken(json!({"kind": "files", "url": url, "reference": "main", "paths": ["a/b"]})),
+            taken(json!({"kind": "compare", "url": url, "commit": "a".repeat(40), "credential": "pat"})),
+        ]
+    }
+
+    #[test]
+    fn tasks_come_in_with_everything_that_they_name() {
+        let [Task::References(list), Task::Files(files), Task::Compare(compare)] = all() else {
+            panic!("the kinds")
+        };
+        assert_eq!(list.wanted, ListRequest { patterns: vec!["refs/tags/*".into()], limit: 1000 });
+        assert_eq!((files.reference.as_deref(), files.paths), (Some("main"), vec!["a/b".to_owned()]));
+        // The identifier of a task cannot lead out of the directory of workspaces.
+        assert_eq!(files.scratch, "___0192-ab-2-files");
+        assert_eq!((compare.credential.as_deref(), compare.commit.len()), (Some("pat"), 40));
+    }
+
+    #[test]
+    fn a_task_that_came_to_nothing_has_a_report_of_its_own_kind() {
+        for task in all() {
+            let diagnosis = Diagnosis::new(Code::ServerNotDeclared, Stage::Policy, "", vec![]);
+            let output = TaskReport::failed(&task, diagnosis, &StageLog::default()).to_wire();
+            let json = serde_json::to_value(&output).unwrap();
+            assert_eq!(json["schema"], format!("sortie.{}.v1", task.kind()));
+            assert_eq!(json["outcome"], "failed");
+            assert_eq!(serde_json::from_value::<TaskOutput>(json).unwrap(), output);
+            assert_eq!(output.diagnosis().unwrap().code, "server_not_declared");
+        }
+    }
+}
