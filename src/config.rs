@@ -205,6 +205,11 @@ impl Config {
         self.agent.state_dir.join("mirrors")
     }
 
+    /// Where the agent puts what it needs for a moment.
+    pub fn temporary(&self) -> PathBuf {
+        self.agent.state_dir.join("tmp")
+    }
+
     /// Where the agent keeps what a clone task makes.
     pub fn workspaces(&self) -> PathBuf {
         self.agent.state_dir.join("workspaces")

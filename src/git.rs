@@ -11,9 +11,11 @@ mod clone;
 mod control;
 mod error;
 mod fetch;
+mod files;
 mod foreign;
 mod http;
 mod index_pack;
+mod list;
 mod meter;
 mod mirror;
 mod objects;
@@ -41,8 +43,9 @@ pub use clone::{Bare, CloneRequest, CloneWarning, Cloned, Draft, clone, draft, w
 pub use control::{Control, Limits, Phase, Transfer};
 pub use error::{Error, Limit, PackProblem};
 pub use fetch::{Means, Source, Want};
+pub use files::{FetchedFile, FetchedFiles, FilesRequest, blob_id, fetch_files};
 pub use foreign::{InitializationError, initialize};
-
+pub use list::{Found, ListRequest, Listed, ListedReference, find, list};
 pub use mirror::{MirrorInfo, MirrorPlace, Mirrors};
 pub use pace::{Estimate, Pace};
 pub use refname::is_acceptable_name;

@@ -4,6 +4,7 @@
 //! (the calls of each, and how each says no), [`detect`] (which of them it is, found without a credential).
 
 pub mod azure_devops;
+pub mod contents;
 pub mod detect;
 mod error;
 pub mod gitlab;

@@ -309,6 +309,7 @@ mod tests {
             limits: crate::git::Limits::default(),
             engine: crate::git::Engine::default(),
             mirrors: None,
+            temporary: std::env::temp_dir(),
             workspaces: None,
         };
         Runner::new(tools, Duration::from_secs(60))

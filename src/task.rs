@@ -4,25 +4,32 @@
 //! A failure of the work is a diagnosis in the report and never an error of [`run`].
 
 pub mod clone;
+pub mod compare;
 pub mod connection_test;
 mod diagnose;
+pub mod files;
 mod login;
+mod lookup;
+pub mod references;
+mod remote;
 mod stages;
 mod stop;
 mod target;
 mod wire;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::credential;
 use crate::dial::Door;
-use crate::git::{Control, Engine, Limits, Mirrors};
+use crate::git::{Control, Engine, Limits, Means, Mirrors, Remote};
 use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
 use crate::workspace::Workspaces;
 
 pub use diagnose::control_plane as control_plane_diagnosis;
+pub use lookup::Report as LookupReport;
 pub use target::{Target, TargetError, TargetSpec};
 pub use wire::{Unsupported, from_wire, wire_diagnosis, wire_stage};
 
@@ -41,8 +48,18 @@ pub struct Tools {
     pub engine: Engine,
     /// What was fetched before; `None` fetches everything each time.
     pub mirrors: Option<Arc<Mirrors>>,
+    /// Where what is needed for a moment is put.
+    pub temporary: PathBuf,
     /// Where clones of tasks are kept; `None` where there is no such place.
     pub workspaces: Option<Arc<Workspaces>>,
+}
+
+impl Tools {
+    /// How a repository is fetched for somebody.
+    fn means(&self, remote: &Remote, identity: &str) -> Means {
+        let mirror = self.mirrors.as_ref().map(|mirrors| mirrors.place(&remote.url, identity));
+        Means { engine: self.engine, mirror }
+    }
 }
 
 /// A task in the daemon's own words.
@@ -52,6 +69,12 @@ pub enum Task {
     ConnectionTest(connection_test::Request),
     /// Clones one reference into a directory.
     Clone(clone::Request),
+    /// Lists references.
+    References(references::Request),
+    /// Reads a few files.
+    Files(files::Request),
+    /// Compares a reference with a commit.
+    Compare(compare::Request),
 }
 
 impl Task {
@@ -60,6 +83,9 @@ impl Task {
         match self {
             Self::ConnectionTest(_) => "connection-test",
             Self::Clone(_) => "clone",
+            Self::References(_) => "references",
+            Self::Files(_) => "files",
+            Self::Compare(_) => "compare",
         }
     }
 
@@ -68,6 +94,20 @@ impl Task {
         match self {
             Self::ConnectionTest(request) => &request.target,
             Self::Clone(request) => &request.target,
+            Self::References(request) => &request.target,
+            Self::Files(request) => &request.target,
+            Self::Compare(request) => &request.target,
+        }
+    }
+
+    /// The name of the credential that it is to be done with, where it names one.
+    fn credential(&self) -> Option<&str> {
+        match self {
+            Self::ConnectionTest(request) => request.credential.as_deref(),
+            Self::Clone(request) => request.credential.as_deref(),
+            Self::References(request) => request.credential.as_deref(),
+            Self::Files(request) => request.credential.as_deref(),
+            Self::Compare(request) => request.credential.as_deref(),
         }
     }
 }
@@ -79,6 +119,12 @@ pub enum TaskReport {
     Test(Box<connection_test::Report>),
     /// Of a clone.
     Clone(Box<clone::Report>),
+    /// Of a list of references.
+    References(Box<references::Report>),
+    /// Of files that were read.
+    Files(Box<files::Report>),
+    /// Of a comparison with this commit.
+    Compare(Box<compare::Report>, String),
 }
 
 impl TaskReport {
@@ -87,6 +133,9 @@ impl TaskReport {
         match self {
             Self::Test(report) => report.diagnosis.as_ref(),
             Self::Clone(report) => report.diagnosis.as_ref(),
+            Self::References(report) => report.diagnosis.as_ref(),
+            Self::Files(report) => report.diagnosis.as_ref(),
+            Self::Compare(report, _) => report.diagnosis.as_ref(),
         }
     }
 
@@ -95,6 +144,9 @@ impl TaskReport {
         match self {
             Self::Test(report) => &report.stages,
             Self::Clone(report) => &report.stages,
+            Self::References(report) => &report.stages,
+            Self::Files(report) => &report.stages,
+            Self::Compare(report, _) => &report.stages,
         }
     }
 
@@ -113,6 +165,12 @@ impl TaskReport {
                 Self::Test(Box::new(connection_test::Report::failed(request, diagnosis, stages)))
             }
             Task::Clone(_) => Self::Clone(Box::new(clone::Report::failed(diagnosis, stages))),
+            Task::References(_) => Self::References(Box::new(references::Report::failed(diagnosis, stages))),
+            Task::Files(_) => Self::Files(Box::new(files::Report::failed(diagnosis, stages))),
+            Task::Compare(request) => {
+                let report = compare::Report::failed(diagnosis, stages);
+                Self::Compare(Box::new(report), request.commit.clone())
+            }
         }
     }
 }
@@ -122,12 +180,9 @@ impl TaskReport {
 /// # Errors
 /// The diagnosis, at the stage `policy`, or at `authenticate` where the agent has no such credential.
 pub fn admit(task: &Task, tools: &Tools) -> Result<(), Diagnosis> {
-    let (spec, credential) = match task {
-        Task::ConnectionTest(request) => (&request.target, &request.credential),
-        Task::Clone(request) => (&request.target, &request.credential),
-    };
+    let (spec, credential) = (task.target(), task.credential());
     let mut subject = diagnose::Subject { url: spec.shown(), ..diagnose::Subject::default() };
-    let admitted = login::admit(spec, credential.as_deref(), tools, &mut subject);
+    let admitted = login::admit(spec, credential, tools, &mut subject);
     admitted.map(|_| ()).map_err(|failed| diagnose::failure(&failed, failed.stage(None), &subject))
 }
 
@@ -140,6 +195,16 @@ pub async fn run(task: &Task, tools: &Tools, control: &Control, log: &StageLog) 
         }
         Task::Clone(request) => {
             TaskReport::Clone(Box::new(Box::pin(clone::run(request, tools, control, log)).await))
+        }
+        Task::References(request) => {
+            TaskReport::References(Box::new(Box::pin(references::run(request, tools, control, log)).await))
+        }
+        Task::Files(request) => {
+            TaskReport::Files(Box::new(Box::pin(files::run(request, tools, control, log)).await))
+        }
+        Task::Compare(request) => {
+            let report = Box::pin(compare::run(request, tools, control, log)).await;
+            TaskReport::Compare(Box::new(report), request.commit.clone())
         }
     }
 }

@@ -100,6 +100,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
     ("plain_http", "tests/warnings.rs", "a_server_without_tls_is_warned_about_each_time"),
     ("credential_unreadable", "tests/warnings.rs", "a_secret_that_is_none_is_not_sent"),
     ("reference_not_found", "tests/warnings.rs", "a_reference_that_is_not_there_is_named_with_near_ones"),
+    ("path_not_found", "tests/files.rs", "what_is_not_there_is_named"),
     ("api_refused", "tests/connection_test.rs", "a_token_that_git_takes_succeeds_whatever_the_api_says"),
     ("server_too_old", "tests/gitlab.rs", "releases_are_refused_warned_about_and_named"),
     ("server_release_ends", "tests/gitlab.rs", "releases_are_refused_warned_about_and_named"),

@@ -1,13 +1,15 @@
 //! The main job: tasks go out to agents, and their results come back and are kept, whatever is cut off.
 
+use std::process::Command;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use stand_ins::{Fault, RecordedRequest};
 
+use crate::support::binary::binary;
 use crate::support::control_plane::{ControlPlane, secret_file};
-use crate::support::process::wait_until;
+use crate::support::process::{command_line, wait_until};
 use crate::support::proxy::Proxy;
 use crate::support::scene::Scene;
 
@@ -62,6 +64,52 @@ fn a_clone_lands_in_the_agents_workspaces() {
     assert_eq!(task["result"]["commit"], scene.sample.commit("main"));
     let path = std::path::PathBuf::from(task["result"]["path"].as_str().unwrap());
     assert!(path.starts_with(agent.directory().join("state/workspaces")) && path.join(".git").is_dir());
+}
+
+#[test]
+fn references_files_and_comparisons_come_back_without_a_clone() {
+    let scene = Scene::small();
+    scene.sample.vary();
+    let control_plane = ControlPlane::start();
+    let agent = scene.agent("fra1-a").start(&control_plane);
+    let (main, feature) = (scene.sample.commit("main"), scene.sample.commit("feature"));
+    let task = |more: Value| {
+        let mut task = json!({"url": scene.url(), "selector": {"all": ["name:fra1-a"]}});
+        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        task
+    };
+    let list = task(json!({"kind": "references", "patterns": ["refs/merge-requests/*"], "limit": 1}));
+    let done = control_plane.run_task(&list);
+    assert_eq!(done["outcome"], "succeeded", "{done:#}");
+    let expected = json!([{"name": "refs/merge-requests/3/head", "target": feature, "peeled": null}]);
+    assert_eq!(
+        (&done["result"]["schema"], &done["result"]["references"]),
+        (&"sortie.references.v1".into(), &expected)
+    );
+    let compare = task(json!({"kind": "compare", "reference": "main", "commit": feature}));
+    let done = control_plane.run_task(&compare);
+    assert_eq!((&done["result"]["state"], &done["result"]["head"]), (&"moved".into(), &main.as_str().into()));
+    let files =
+        task(json!({"kind": "files", "reference": "main", "paths": ["bin/start.sh", "outside", "nope"]}));
+    let done = submit(&control_plane, scene.scratch(), &files);
+    let content = |place: usize| done["result"]["files"][place]["content"].as_str().unwrap();
+    assert_eq!((content(0), content(1)), ("#!/bin/sh\nexec true\n", "../../etc/passwd"), "{done:#}");
+    assert_eq!((&done["result"]["source"], &done["result"]["missing"]), (&"api".into(), &json!(["nope"])));
+    assert_eq!(entries(&agent.directory().join("state/workspaces")), 0);
+    let listed = control_plane.request(Method::GET, "/api/v1/tasks?kind=files", None);
+    assert_eq!(listed.body["tasks"].as_array().map(Vec::len), Some(1), "{listed:?}");
+    let odd = control_plane.request(Method::POST, "/api/v1/tasks", Some(&task(json!({"kind": "compare"}))));
+    assert_eq!((odd.status, &odd.body["detail"]), (422, &"`commit` is missing".into()), "{odd:?}");
+}
+
+/// Submits a task as an operator does, waits, and reads what is printed.
+fn submit(control_plane: &ControlPlane, directory: &std::path::Path, task: &Value) -> Value {
+    let file = directory.join("task.json");
+    std::fs::write(&file, task.to_string()).unwrap();
+    let token = secret_file(directory, "submit-token", control_plane.token());
+    let mut command = Command::new(binary("sortie-control"));
+    command.args(["task", "submit", "--wait", "--url", &control_plane.url(), "--file"]).arg(file);
+    serde_json::from_str(&command_line(command.arg("--token-file").arg(token))).unwrap()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Every call of the API that a connection test makes is one that the provider has published: its method, its route
+//! Every call of the API that a task makes is one that the provider has published: its method, its route
 //! and each of its parameters stand in the tables below.
 
 use percent_encoding::percent_decode_str;
@@ -15,7 +15,7 @@ type Call = (&'static str, &'static str, &'static [&'static str]);
 /// From Microsoft's OpenAPI documents for Azure DevOps (the repository `vsts-rest-api-specs`: `core`, `git`,
 /// `security` and `hooks`, 5.0 to 7.2), and from its client for Python where a route is not part of these
 /// (`connectionData`, and `OPTIONS` for the list of routes).
-const AZURE_DEVOPS: [Call; 11] = [
+const AZURE_DEVOPS: [Call; 14] = [
     ("GET", "_apis/connectionData", &["connectOptions", "lastChangeId", "lastChangeId64", "api-version"]),
     ("OPTIONS", "_apis", &["api-version"]),
     ("OPTIONS", "_apis/{area}", &["api-version"]),
@@ -35,6 +35,34 @@ const AZURE_DEVOPS: [Call; 11] = [
     ("GET", "{project}/_apis/git/repositories/{repositoryId}", &["api-version"]),
     (
         "GET",
+        "{project}/_apis/git/repositories/{repositoryId}/items",
+        &[
+            "path",
+            "scopePath",
+            "recursionLevel",
+            "includeContentMetadata",
+            "latestProcessedChange",
+            "download",
+            "versionDescriptor.versionOptions",
+            "versionDescriptor.version",
+            "versionDescriptor.versionType",
+            "includeContent",
+            "resolveLfs",
+            "api-version",
+        ],
+    ),
+    (
+        "GET",
+        "{project}/_apis/git/repositories/{repositoryId}/trees/{sha1}",
+        &["projectId", "recursive", "fileName", "$format", "api-version"],
+    ),
+    (
+        "GET",
+        "{project}/_apis/git/repositories/{repositoryId}/blobs/{sha1}",
+        &["download", "fileName", "$format", "resolveLfs", "api-version"],
+    ),
+    (
+        "GET",
         "_apis/permissions/{securityNamespaceId}/{permissions}",
         &["tokens", "alwaysAllowAdministrators", "delimiter", "api-version"],
     ),
@@ -46,7 +74,7 @@ const AZURE_DEVOPS: [Call; 11] = [
 ];
 
 /// From GitLab's documentation of its REST API and the OpenAPI document beside it (`doc/api` in its repository).
-const GITLAB: [Call; 9] = [
+const GITLAB: [Call; 11] = [
     ("GET", "version", &[]),
     ("GET", "metadata", &[]),
     ("GET", "user", &[]),
@@ -68,6 +96,12 @@ const GITLAB: [Call; 9] = [
         ],
     ),
     ("GET", "projects/{id}", &["license", "statistics", "with_custom_attributes"]),
+    (
+        "GET",
+        "projects/{id}/repository/tree",
+        &["page", "page_token", "pagination", "path", "per_page", "recursive", "ref"],
+    ),
+    ("GET", "projects/{id}/repository/blobs/{sha}/raw", &[]),
     ("GET", "groups", &["all_available", "order_by", "page", "per_page", "search", "sort"]),
     ("GET", "groups/{id}", &["with_custom_attributes", "with_projects"]),
     (
@@ -153,6 +187,8 @@ async fn what_azure_devops_is_asked_for_is_published() {
         trials.push(lab.on_azure("/Coll/My%20Shop/_git/web").pat("azure-code-only"));
         trials.push(lab.on_azure("/Coll/My%20Shop/_git/web").pat("unknown"));
         run_all(trials).await;
+        let files = Box::pin(lab.on_azure("/Coll/My%20Shop/_git/web").files(None, &["README.md"])).await;
+        assert_eq!(files.0["source"], "api", "{:#}", files.0);
         made.extend(check(&lab.azure().requests(), azure_route, &AZURE_DEVOPS));
     }
     assert!(made.len() >= 10, "{made:?}");
@@ -176,6 +212,8 @@ async fn what_gitlab_is_asked_for_is_published() {
         unnamed.server.provider = None;
         trials.push(unnamed);
         run_all(trials).await;
+        let files = Box::pin(lab.on_gitlab("/shop/sub/web").files(None, &["README.md"])).await;
+        assert_eq!(files.0["source"], "api", "{:#}", files.0);
         made.extend(check(&lab.gitlab().requests(), gitlab_route, &GITLAB));
     }
     assert!(made.len() >= 10, "{made:?}");

@@ -9,13 +9,13 @@ use serde_json::Value;
 use sortie::config::{CredentialSource, Proxy, ProxyKind, ProxyServer, SecretSource, Server};
 use sortie::credential::{CredentialKind, Store};
 use sortie::dial::{Door, Names, ProxyEnvironment, SystemNames};
-use sortie::git::{Control, Engine, Limits, Want};
+use sortie::git::{Control, Engine, Limits, ListRequest, Want};
 use sortie::host_key::Pin;
 use sortie::policy::Policy;
 use sortie::provider::{Provider, Scope};
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
-use sortie::task::{TargetSpec, Task, Tools, admit, clone, connection_test, run};
+use sortie::task::{TargetSpec, Task, Tools, admit, clone, compare, connection_test, files, references, run};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -205,6 +205,49 @@ impl Trial {
         self.carry_out(&task).await
     }
 
+    /// Lists references of the target instead of testing it.
+    pub(crate) async fn references(&self, patterns: &[&str], limit: usize) -> Outcome {
+        let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let task = Task::References(references::Request {
+            target: self.request.target.clone(),
+            provider: self.request.provider,
+            credential: self.request.credential.clone(),
+            wanted: ListRequest { patterns, limit },
+        });
+        self.carry_out(&task).await
+    }
+
+    /// Reads files of the target instead of testing it. Nothing is left on the disk after that.
+    pub(crate) async fn files(&self, reference: Option<&str>, paths: &[&str]) -> Outcome {
+        let task = Task::Files(files::Request {
+            target: self.request.target.clone(),
+            provider: self.request.provider,
+            credential: self.request.credential.clone(),
+            reference: reference.map(str::to_owned),
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        });
+        let outcome = self.carry_out(&task).await;
+        let left = std::fs::read_dir(self.workspaces()).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "something is left among the workspaces");
+        outcome
+    }
+
+    /// Compares a reference of the target with a commit instead of testing it.
+    pub(crate) async fn compare(&self, reference: Option<&str>, commit: &str) -> Outcome {
+        let task = Task::Compare(compare::Request {
+            target: self.request.target.clone(),
+            provider: self.request.provider,
+            credential: self.request.credential.clone(),
+            reference: reference.map(str::to_owned),
+            commit: commit.to_owned(),
+        });
+        self.carry_out(&task).await
+    }
+
+    fn workspaces(&self) -> PathBuf {
+        self.directory.path().join("workspaces")
+    }
+
     async fn carry_out(&self, task: &Task) -> Outcome {
         let tools = Tools {
             engine: Engine::default(),
@@ -213,6 +256,7 @@ impl Trial {
             policy: Arc::new(Policy::new([self.server.clone()])),
             credentials: Arc::new(Store::new(self.credentials.clone())),
             limits: Limits::default(),
+            temporary: self.workspaces(),
             workspaces: None,
         };
         let control = Control::new(Instant::now() + self.deadline, self.cancel.clone());

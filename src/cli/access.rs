@@ -202,6 +202,7 @@ impl AccessArgs {
             engine: declared.engine,
             // A mirror belongs to a credential that the operator declared, and not to whatever a flag names.
             mirrors: declared.mirrors.filter(|_| name.is_none()),
+            temporary: std::env::temp_dir(),
             workspaces: None,
         };
         let test_repository = self.repository.clone().filter(|_| self.server.is_none());

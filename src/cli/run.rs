@@ -1,7 +1,7 @@
 //! `sortie run`: the daemon from its configuration to its end.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,8 +159,20 @@ pub(super) async fn tools(config: &Config) -> Tools {
         limits: config.limits,
         engine: config.clones.engine,
         mirrors: mirrors(config),
+        temporary: temporary(config),
         workspaces: Some(workspaces(config)),
     }
+}
+
+/// A directory for what is needed for a moment, without what a killed process left in it.
+fn temporary(config: &Config) -> PathBuf {
+    let directory = config.temporary();
+    if let Err(error) = std::fs::remove_dir_all(&directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %directory.display(), %error, "what an earlier run left cannot be removed");
+    }
+    directory
 }
 
 /// The clones of tasks, swept of what a killed process left.

@@ -74,7 +74,12 @@ fn print_outcome(report: &TaskReport, form: Form) {
     let output = report.to_wire();
     let clocked: Vec<_> = report.stages().iter().map(table::Clocked::from).collect();
     match (&output, form) {
-        (output, Form::Json) => print_json(output),
+        // The command line asks for tests and clones alone; whatever else there is has no table.
+        (
+            output @ (TaskOutput::References(_) | TaskOutput::Files(_) | TaskOutput::Compare(_)),
+            Form::Table | Form::Markdown,
+        )
+        | (output, Form::Json) => print_json(output),
         (TaskOutput::Report(report), Form::Markdown) => print(&markdown::report(report)),
         (TaskOutput::Report(report), Form::Table) => {
             print(&table::report(report, &clocked, &Screen::of_stdout()));

@@ -27,6 +27,8 @@ pub enum Limit {
     PathDepth,
     /// References that the server lists.
     References,
+    /// Bytes of files that travel in one answer.
+    AnswerBytes,
 }
 
 impl Limit {
@@ -41,6 +43,7 @@ impl Limit {
             Self::PathBytes => "bytes in one path",
             Self::PathDepth => "directories above one file",
             Self::References => "references",
+            Self::AnswerBytes => "bytes of files in one answer",
         }
     }
 }
@@ -167,6 +170,12 @@ pub enum Error {
     /// There is no commit in the repository.
     #[error("the repository is empty")]
     Empty,
+    /// Nothing of what was asked for is in the commit.
+    #[error("the commit has none of these paths: {}", paths.join(", "))]
+    PathNotFound {
+        /// The first of the paths that were asked for, without control characters.
+        paths: Vec<String>,
+    },
     /// The target directory holds something.
     #[error("the directory {} is not empty", path.display())]
     TargetNotEmpty {
@@ -264,6 +273,7 @@ impl Error {
                 Stage::Repository
             }
             Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
+            Self::PathNotFound { .. } => Stage::Checkout,
             Self::TargetNotEmpty { .. } => Stage::Deliver,
             _ => running.unwrap_or(Stage::References),
         }

@@ -2,6 +2,7 @@
 //!
 //! libgit2 reads the same bytes right after. This only notes what it would not tell.
 
+use super::list::Selection;
 use super::{Advertisement, Error, Limit, Reference, Summary};
 
 /// How much of the list's beginning is kept: the first line with its capabilities fits many times.
@@ -54,6 +55,8 @@ pub(super) struct Observer {
     expected: Expected,
     /// Whether the list itself is wanted, beside its summary.
     keeps_list: bool,
+    /// What is wanted of the list and kept of it, where that is not all.
+    selection: Option<Selection>,
     count: u64,
     /// The branch that `HEAD` stands for by its commit, where the server does not say.
     guessed_branch: Option<String>,
@@ -73,6 +76,7 @@ impl Observer {
         Self {
             expected: Expected::List { max_references },
             keeps_list: true,
+            selection: None,
             count: 0,
             guessed_branch: None,
             progress: Progress::Beginning,
@@ -124,6 +128,17 @@ impl Observer {
         self.keeps_list = false;
     }
 
+    /// Keeps what is selected from now on, and counts the rest.
+    pub(super) fn select(&mut self, selection: Selection) {
+        self.keep_no_list();
+        self.selection = Some(selection);
+    }
+
+    /// Takes out what was selected.
+    pub(super) fn take_selection(&mut self) -> Option<Selection> {
+        self.selection.take()
+    }
+
     /// Whether the list has come to its end.
     pub(super) fn has_whole_list(&self) -> bool {
         self.progress == Progress::Whole
@@ -165,7 +180,13 @@ impl Observer {
             _ => Progress::OutOfForm,
         };
         let is_long = self.line.len() == MAX_MESSAGE_BYTES && !self.line.contains(&0);
-        if is_other || self.progress == Progress::OutOfForm || name.ends_with(b"^{}") {
+        if is_other || self.progress == Progress::OutOfForm {
+            return;
+        }
+        if let Some(selection) = &mut self.selection {
+            selection.note(oid, name, is_long);
+        }
+        if name.ends_with(b"^{}") {
             return;
         }
         if name.starts_with(b"refs/") {

@@ -68,7 +68,7 @@ fn prefix(name: &str, references: &[Reference]) -> Option<Selected> {
     }
 }
 
-fn commit(name: &str) -> Option<git2::Oid> {
+pub(super) fn commit(name: &str) -> Option<git2::Oid> {
     const HEX_DIGITS: usize = 40;
     let is_full = name.len() == HEX_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_full { git2::Oid::from_str(name).ok() } else { None }
@@ -76,20 +76,46 @@ fn commit(name: &str) -> Option<git2::Oid> {
 
 /// The names of branches and tags that are like `name`, the most alike first.
 pub(super) fn near(name: &str, references: &[Reference]) -> Vec<String> {
-    let wanted = short_name(name).to_lowercase();
-    let mut scored: Vec<(f64, &str)> = references
-        .iter()
-        .filter(|reference| !reference.name.ends_with("^{}"))
-        .filter(|reference| {
-            reference.name.starts_with("refs/heads/") || reference.name.starts_with("refs/tags/")
-        })
-        .map(|reference| {
-            (likeness(&wanted, &short_name(&reference.name).to_lowercase()), reference.name.as_str())
-        })
-        .filter(|(score, _)| *score >= NEAR_ENOUGH)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.iter().take(MAX_NEAR).map(|(_, name)| short_name(name).to_owned()).collect()
+    let mut near = Near::new(name);
+    references.iter().for_each(|reference| near.note(&reference.name));
+    near.into_names()
+}
+
+/// The names that are most like one, found while a list passes by.
+#[derive(Debug, Clone)]
+pub(super) struct Near {
+    wanted: String,
+    /// The most alike first, and no more than [`MAX_NEAR`].
+    best: Vec<(f64, String)>,
+}
+
+impl Near {
+    pub(super) fn new(name: &str) -> Self {
+        Self { wanted: short_name(name).to_lowercase(), best: Vec::new() }
+    }
+
+    /// Looks at the full name of a reference.
+    pub(super) fn note(&mut self, full: &str) {
+        let is_named = full.starts_with("refs/heads/") || full.starts_with("refs/tags/");
+        if !is_named || full.ends_with("^{}") {
+            return;
+        }
+        let score = likeness(&self.wanted, &short_name(full).to_lowercase());
+        if score < NEAR_ENOUGH {
+            return;
+        }
+        let place = self
+            .best
+            .partition_point(|(other, name)| other.total_cmp(&score).then_with(|| full.cmp(name)).is_gt());
+        if place < MAX_NEAR {
+            self.best.truncate(MAX_NEAR - 1);
+            self.best.insert(place, (score, full.to_owned()));
+        }
+    }
+
+    pub(super) fn into_names(self) -> Vec<String> {
+        self.best.iter().map(|(_, name)| short_name(name).to_owned()).collect()
+    }
 }
 
 /// How alike two names are. The last parts count too: `login` is near `feature/login`.

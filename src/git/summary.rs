@@ -70,7 +70,8 @@ fn ask_for_greeting(wire: &Wire) {
     }
 }
 
-fn read_from(wire: &Arc<Wire>) -> Result<(), Error> {
+/// Reads the list from its beginning to its end, past the wire's observer.
+pub(super) fn read_from(wire: &Arc<Wire>) -> Result<(), Error> {
     match &wire.access {
         Access::Https { client, authorization } => {
             let shared = http::Shared::default();

@@ -6,6 +6,7 @@
 mod answers;
 mod base_path;
 mod capability;
+mod contents;
 mod own_urls;
 mod place;
 mod release;
@@ -20,6 +21,7 @@ pub use answers::{Greeting, evidence, shows_marks};
 use answers::{Names, judge};
 pub use base_path::OLD_VIRTUAL_DIRECTORY;
 pub use capability::{Identifiers, Permissions, permissions};
+pub use contents::{blob, directory};
 pub use own_urls::OwnUrls;
 pub use place::{Place, is_cloud_host, is_tfvc, looks_like};
 pub use release::{Release, SUPPORT_WARNING_DAYS, release};

@@ -3,6 +3,7 @@
 //! The API knows tokens alone: a password and the tokens of deployments and jobs are for git only.
 
 mod answers;
+mod contents;
 mod place;
 mod project;
 mod release;
@@ -18,6 +19,7 @@ use crate::dial::HttpClient;
 use crate::secret::Secret;
 
 pub use answers::{reason, request_id, shows_marks};
+pub use contents::{blob, directory};
 pub(super) use place::root_of;
 pub use place::{Place, is_cloud_host};
 pub use project::{Found, Project, account, first_repository, project};

@@ -17,6 +17,12 @@ use crate::secret::Secret;
 /// The largest body of an answer that is read, in bytes.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
+/// What is asked for, but for the bytes of a file.
+const JSON: &str = "application/json";
+
+/// The kind of bytes that are nothing but bytes.
+const BYTES: &str = "application/octet-stream";
+
 /// How many values an answer may hold. In memory each takes many times what it takes in a body; a page of a hundred
 /// repositories has about five thousand.
 const MAX_JSON_VALUES: usize = 50_000;
@@ -85,7 +91,15 @@ impl Api {
     /// # Errors
     /// [`ProviderError::Http`] alone: the status is for the provider to judge.
     pub async fn get(&self, path: &str) -> Result<Answer, ProviderError> {
-        self.send(Method::GET, path).await
+        self.send(Method::GET, path, JSON, MAX_BODY_BYTES).await
+    }
+
+    /// Sends a GET for bytes of any kind, of which a good answer may have so many.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_bytes(&self, path: &str, max_bytes: usize) -> Result<Answer, ProviderError> {
+        self.send(Method::GET, path, BYTES, max_bytes).await
     }
 
     /// Sends an OPTIONS.
@@ -93,11 +107,17 @@ impl Api {
     /// # Errors
     /// As [`Self::get`].
     pub async fn options(&self, path: &str) -> Result<Answer, ProviderError> {
-        self.send(Method::OPTIONS, path).await
+        self.send(Method::OPTIONS, path, JSON, MAX_BODY_BYTES).await
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<Answer, ProviderError> {
-        let mut request = self.client.request(method, path).header("accept", "application/json");
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &'static str,
+        max_bytes: usize,
+    ) -> Result<Answer, ProviderError> {
+        let mut request = self.client.request(method, path).header("accept", accept);
         if let Some((name, secret)) = &self.credential {
             // A secret that cannot stand in a header is sent as an empty one, and the server refuses it.
             let mut value = HeaderValue::from_str(secret.expose()).unwrap_or(HeaderValue::from_static(""));
@@ -111,7 +131,8 @@ impl Api {
             trace.keep(Answer { path: path.to_owned(), status, headers: headers.clone(), body: Vec::new() });
         }
         // What an error or a redirect says is a courtesy: a body too large for it is left unread.
-        let body = match read_limited(response, MAX_BODY_BYTES).await {
+        let max_bytes = if status == 200 { max_bytes } else { MAX_BODY_BYTES };
+        let body = match read_limited(response, max_bytes).await {
             Err(HttpError::BodyTooLarge { .. }) if status != 200 => Vec::new(),
             read => read?,
         };
@@ -134,6 +155,11 @@ impl Answer {
     /// An answer to a call of `path`, as it came over the line.
     pub fn new(path: String, status: u16, headers: HeaderMap, body: Vec<u8>) -> Self {
         Self { path, status, headers, body }
+    }
+
+    /// The body as it came.
+    pub fn into_body(self) -> Vec<u8> {
+        self.body
     }
 
     /// A header as text.

@@ -163,6 +163,7 @@ catalogue! {
     Cancelled => any::CANCELLED,
     TooLarge => clone::TOO_LARGE,
     PackCorrupt => clone::PACK_CORRUPT,
+    PathNotFound => clone::PATH_NOT_FOUND,
     TargetNotEmpty => clone::TARGET_NOT_EMPTY,
     DiskFull => clone::DISK_FULL,
     UnsafePath => clone::UNSAFE_PATH,

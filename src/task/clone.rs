@@ -4,16 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
-use super::login::{self, Prepared, https_remote, ssh_remote};
-use super::stop::until_stopped;
-use super::{TargetSpec, Tools, stages};
-use crate::credential::{Credential, CredentialKind};
-use crate::dial::{Destination as Endpoint, HttpClient};
-use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Means, Remote, Source, Want};
-use crate::provider::detect::{self, Known};
-use crate::provider::rest::Api;
-use crate::provider::{Place, Provider, azure_devops, gitlab};
-use crate::remote_url::Scheme;
+use super::{TargetSpec, Tools, login, remote, stages};
+use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Source, Want};
+use crate::provider::Provider;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
 use crate::workspace::PlaceError;
 
@@ -158,28 +151,19 @@ async fn work(
             workspace(tools, name, directory.as_deref()).await.map_err(Failure::Place)?
         }
     };
-    let provider = request.provider.or(prepared.target.server.provider);
-    let provider = provider.or_else(|| detect::by_shape(&prepared.target.url));
-    subject.provider = provider;
-    let identity = identity(prepared.credential.as_ref());
-    let is_plain = prepared.target.url.scheme() == Scheme::Http;
-    let remote = if prepared.target.is_ssh() {
-        over_ssh(prepared, provider, tools)?
-    } else {
-        over_https(prepared, provider, tools, control, log).await?
-    };
-    let mirror = tools.mirrors.as_ref().map(|mirrors| mirrors.place(&remote.url, &identity));
+    let identity = login::identity(prepared.credential.as_ref());
+    let reached = remote::reach(prepared, request.provider, tools, control, log, subject).await?;
     let wanted = CloneRequest {
         want: request.want.clone(),
         paths: request.paths.clone(),
         target: target.clone(),
-        means: Means { engine: tools.engine, mirror },
+        means: tools.means(&reached.remote, &identity),
     };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
-    let cloned = git::clone(&remote, &wanted, control, log).await;
+    let cloned = git::clone(&reached.remote, &wanted, control, log).await;
     let cloned = cloned.map_err(|error| Failure::of_git(error, subject.provider))?;
     note(tools, &request.destination, &subject.url, &cloned.commit).await;
-    Ok((cloned, target, is_plain))
+    Ok((cloned, target, reached.is_plain))
 }
 
 /// A place for a workspace. Files are looked at for that.
@@ -204,80 +188,4 @@ async fn note(tools: &Tools, destination: &Destination, url: &str, commit: &str)
     if !matches!(noted, Ok(Ok(()))) {
         tracing::warn!("no note of a workspace could be taken");
     }
-}
-
-/// For whom a mirror is: a credential of the operator's, which is the same one when its secret is replaced.
-fn identity(credential: Option<&Credential>) -> String {
-    credential.map_or_else(
-        || "anonymous".to_owned(),
-        |credential| {
-            let user = credential.username.as_deref().unwrap_or_default();
-            format!("{} {} {user}", credential.name, credential.kind().as_str())
-        },
-    )
-}
-
-fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Remote, Failure> {
-    let Prepared { target, credential } = prepared;
-    let key = credential.ok_or(Failure::NoCredential)?;
-    let place = detect::over_ssh(Known { url: &target.url, base: None, provider, scope: None });
-    let url = place.git_url().unwrap_or_else(|| target.url.clone());
-    Ok(ssh_remote(url, &target, key, tools))
-}
-
-async fn over_https(
-    prepared: Prepared,
-    provider: Option<Provider>,
-    tools: &Tools,
-    control: &Control,
-    log: &StageLog,
-) -> Result<Remote, Failure> {
-    let Prepared { target, credential } = prepared;
-    let endpoint = Endpoint::for_url(&target.url, &target.server);
-    let connected = until_stopped(control, tools.door.connect(&endpoint, log)).await;
-    drop(connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?);
-    log.pass();
-    let client = until_stopped(control, tools.door.client(&endpoint)).await;
-    let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
-    let base = target.server.provider.map(|_| &target.server.url);
-    let known = Known { url: &target.url, base, provider, scope: None };
-    let needs_provider = credential.as_ref().is_some_and(depends_on_provider);
-    let place = place(known, needs_provider, &client, control).await?;
-    let url = place.git_url().unwrap_or_else(|| target.url.clone());
-    Ok(https_remote(url, client, place.provider(), credential.as_ref()))
-}
-
-/// Whether the form in which a credential is sent depends on the kind of server.
-fn depends_on_provider(credential: &Credential) -> bool {
-    match credential.kind() {
-        CredentialKind::Bearer => true,
-        CredentialKind::Pat => credential.username.is_none(),
-        CredentialKind::Password | CredentialKind::SshKey => false,
-    }
-}
-
-/// What the URL means. The server is asked for its kind only where nobody names it and it matters.
-async fn place(
-    known: Known<'_>,
-    needs_provider: bool,
-    client: &HttpClient,
-    control: &Control,
-) -> Result<Place, Failure> {
-    let git = || Place::Git(known.url.clone());
-    Ok(match known.provider {
-        Some(Provider::AzureDevops) => {
-            Place::AzureDevops(azure_devops::Place::parse(known.url, known.base, known.scope))
-        }
-        // Without its suffix the path of a repository is the same below any relative root.
-        Some(Provider::Gitlab) => {
-            gitlab::Place::parse(known.url, "", Some(crate::provider::Scope::Repository))
-                .map_or_else(git, Place::Gitlab)
-        }
-        None if needs_provider => {
-            let anonymous = Api::anonymous(client.clone());
-            let identified = until_stopped(control, detect::identify(&anonymous, known)).await;
-            identified.map_err(Failure::Stopped)?.map_err(Failure::Provider)?.place
-        }
-        Some(Provider::Git) | None => git(),
-    })
 }

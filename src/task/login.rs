@@ -98,6 +98,17 @@ pub(super) async fn api_credential(
     loaded.map_err(Failure::Stopped)?.map_err(Failure::Load).map(Some)
 }
 
+/// For whom a mirror is: a credential of the operator's, which is the same one when its secret is replaced.
+pub(super) fn identity(credential: Option<&Credential>) -> String {
+    credential.map_or_else(
+        || "anonymous".to_owned(),
+        |credential| {
+            let user = credential.username.as_deref().unwrap_or_default();
+            format!("{} {} {user}", credential.name, credential.kind().as_str())
+        },
+    )
+}
+
 /// The `Authorization` header for git over HTTP.
 fn git_authorization(provider: Provider, credential: Option<&Credential>) -> Option<Secret> {
     let credential = credential?;

@@ -1,5 +1,7 @@
 //! The edge to the wire: its tasks come in as ours, our reports go out as its own.
 
+mod lookup;
+
 use std::time::Duration;
 
 use sortie_protocol::report as wire;
@@ -68,6 +70,9 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
                 },
             }))
         }
+        TaskKind::References => Ok(Task::References(lookup::references_from_wire(spec, target, provider))),
+        TaskKind::Files => Ok(Task::Files(lookup::files_from_wire(spec, target, provider))),
+        TaskKind::Compare => Ok(Task::Compare(lookup::compare_from_wire(spec, target, provider)?)),
     }
 }
 
@@ -127,6 +132,11 @@ impl TaskReport {
         match self {
             Self::Test(report) => TaskOutput::Report(Box::new(test_to_wire(report))),
             Self::Clone(report) => TaskOutput::Clone(Box::new(clone_to_wire(report))),
+            Self::References(report) => TaskOutput::References(Box::new(lookup::references_to_wire(report))),
+            Self::Files(report) => TaskOutput::Files(Box::new(lookup::files_to_wire(report))),
+            Self::Compare(report, asked) => {
+                TaskOutput::Compare(Box::new(lookup::compare_to_wire(report, asked)))
+            }
         }
     }
 }

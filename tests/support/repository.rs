@@ -117,6 +117,41 @@ impl SampleRepository {
         self.commit(branch)
     }
 
+    /// Adds a commit to `main` with what only some repositories have: bytes that are no text, links that lead out of the
+    /// tree, a submodule, a pointer of Git LFS and a file of 600 KiB; and references of the servers' own kinds.
+    pub fn vary(&self) -> String {
+        self.import(|stream| {
+            let head = commit_head("refs/heads/main", 2000, "Add what is unusual");
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(b"from refs/heads/main^0\n")?;
+            let binary = [0, 0xff, 0xfe, b'\n', 0x80];
+            let pointer = format!(
+                "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12345\n",
+                "5".repeat(64)
+            );
+            let large = "a line of a large file\n".repeat(600 * 1024 / 23);
+            let files: [(&str, &str, &[u8]); 6] = [
+                ("100644", "assets/logo.bin", &binary),
+                ("100644", "assets/model.onnx", pointer.as_bytes()),
+                ("100644", "large.txt", large.as_bytes()),
+                ("120000", "outside", b"../../etc/passwd"),
+                ("120000", "shop", b"src/shop"),
+                ("100644", "empty", b""),
+            ];
+            for (mode, path, content) in files {
+                write!(stream, "M {mode} inline {path}\ndata {}\n", content.len())?;
+                stream.write_all(content)?;
+                stream.write_all(b"\n")?;
+            }
+            writeln!(stream, "M 160000 {} vendor/lib\n", "7".repeat(40))
+        });
+        let commit = self.commit("feature");
+        for name in ["refs/merge-requests/3/head", "refs/pull/7/merge"] {
+            run_git(&self.directory, ["update-ref", name, &commit]);
+        }
+        self.commit("main")
+    }
+
     fn import(&self, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) {
         let mut child = git()
             .arg("--git-dir")

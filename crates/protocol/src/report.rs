@@ -1,4 +1,5 @@
-//! What an attempt answers: the report of a connection test or the outcome of a clone.
+//! What an attempt answers: the report of a connection test, or the outcome of a clone or of a task that looks
+//! something up.
 //!
 //! The very same JSON comes from `sortie test --json` and `sortie clone --json`.
 
@@ -6,6 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::task::Provider;
+
+mod compare;
+mod contents;
+mod files;
+mod references;
+
+pub use compare::{CompareReport, Moved};
+pub use contents::{Encoding, FileContent, FileKind};
+pub use files::{FilesReport, FilesSource};
+pub use references::{Reference, ReferencesReport};
 
 /// Measured values of a stage, by name. Units stand in the names (`…_ms`, `…_bytes`).
 pub type Facts = serde_json::Map<String, serde_json::Value>;
@@ -20,6 +31,15 @@ pub enum TaskOutput {
     /// Of a clone.
     #[serde(rename = "sortie.clone.v1")]
     Clone(Box<CloneReport>),
+    /// Of a list of references.
+    #[serde(rename = "sortie.references.v1")]
+    References(Box<ReferencesReport>),
+    /// Of files that were read.
+    #[serde(rename = "sortie.files.v1")]
+    Files(Box<FilesReport>),
+    /// Of a comparison.
+    #[serde(rename = "sortie.compare.v1")]
+    Compare(Box<CompareReport>),
 }
 
 impl TaskOutput {
@@ -28,6 +48,9 @@ impl TaskOutput {
         match self {
             Self::Report(report) => report.diagnosis.as_ref(),
             Self::Clone(clone) => clone.diagnosis.as_ref(),
+            Self::References(list) => list.diagnosis.as_ref(),
+            Self::Files(files) => files.diagnosis.as_ref(),
+            Self::Compare(compared) => compared.diagnosis.as_ref(),
         }
     }
 
@@ -36,6 +59,9 @@ impl TaskOutput {
         match self {
             Self::Report(report) => report.outcome,
             Self::Clone(clone) => clone.outcome,
+            Self::References(list) => list.outcome,
+            Self::Files(files) => files.outcome,
+            Self::Compare(compared) => compared.outcome,
         }
     }
 }

@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::selector::Selector;
 
+mod lookup;
+
+pub use lookup::{
+    DEFAULT_REFERENCES, MAX_PATHS_BYTES, MAX_PATTERN_BYTES, MAX_PATTERNS, MAX_REFERENCES, is_glob,
+};
+
 /// How long a task may wait for an agent where it does not say, in seconds.
 pub const DEFAULT_QUEUE_SECONDS: u64 = 600;
 
@@ -33,6 +39,12 @@ pub enum TaskKind {
     ConnectionTest,
     /// Clones one reference into a workspace of the agent's.
     Clone,
+    /// Lists references, with filters.
+    References,
+    /// Reads a few files at a reference, without a clone.
+    Files,
+    /// Says whether a reference has moved since a commit.
+    Compare,
 }
 
 /// The kinds of git servers.
@@ -129,7 +141,8 @@ pub struct TaskSpec {
     /// For the client's own use; nothing is decided by them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Clone: branch, tag, full reference or full commit; the default branch where it is missing.
+    /// Clone, files and compare: branch, tag, full reference or (but for compare) full commit; the default branch
+    /// where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// Clone: how many commits of history; all where it is missing.
@@ -148,7 +161,7 @@ pub struct TaskSpec {
     /// Clone: what becomes of it; a workspace where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
-    /// Clone: only these files and directories, by their paths in the commit.
+    /// Clone: only these files and directories, by their paths in the commit. Files: what to read, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// Clone: submodules; none where it is missing.
@@ -157,6 +170,16 @@ pub struct TaskSpec {
     /// Clone: whether objects of Git LFS are fetched; they stay pointers where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs: Option<bool>,
+    /// References: full names, or globs over full names, in which `*` stands for any run of characters and `?` for
+    /// one; branches and tags where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<String>,
+    /// References: how many are named at the most; 1000 where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Compare: the commit that is known already, in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 fn default_queue_seconds() -> u64 {
@@ -192,19 +215,18 @@ impl TaskSpec {
         self.validate_lengths()?;
         let is_clone = self.kind == TaskKind::Clone;
         let clone_only = [
-            ("reference", self.reference.is_some()),
             ("depth", self.depth.is_some()),
             ("all_branches", self.all_branches.is_some()),
             ("tags", self.tags.is_some()),
             ("directory", self.directory.is_some()),
             ("deliver", self.deliver.is_some()),
-            ("paths", !self.paths.is_empty()),
             ("submodules", self.submodules.is_some()),
             ("lfs", self.lfs.is_some()),
         ];
         for (field, is_set) in clone_only {
             ensure(is_clone || !is_set, field, "belongs to a clone")?;
         }
+        self.validate_lookup()?;
         ensure(self.depth != Some(0), "depth", "is at least 1")
     }
 

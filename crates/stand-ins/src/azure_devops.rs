@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod calls;
+mod contents;
 mod route;
 
 use axum::extract::Request;

@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod calls;
+mod contents;
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};

@@ -11,6 +11,7 @@
 
 mod authority;
 mod azure_devops;
+mod contents;
 mod credential;
 mod fault;
 mod git_service;

@@ -67,6 +67,29 @@ fn with_base_path() -> AzureDevOps {
 }
 
 #[test]
+fn items_trees_and_blobs_are_those_of_the_commit() {
+    let scene = Scene::start(AzureDevOps::default());
+    let commit = scene.sample.commit("main");
+    let repository = "/DefaultCollection/Shop/_apis/git/repositories/web";
+    let item = |path: &str, pat: &str| {
+        let version = format!("versionDescriptor.version={commit}&versionDescriptor.versionType=commit");
+        scene.get(&format!("{repository}/items?path={path}&{version}&api-version=5.0"), pat)
+    };
+    let folder = item("%2Fbin", PAT).json();
+    assert_eq!(folder["gitObjectType"], "tree");
+    let tree = folder["objectId"].as_str().unwrap();
+    let entry = scene.get(&format!("{repository}/trees/{tree}?api-version=5.0"), PAT).json()["treeEntries"]
+        [0]
+    .clone();
+    assert_eq!((&entry["relativePath"], &entry["mode"]), (&"start.sh".into(), &"100755".into()));
+    let id = entry["objectId"].as_str().unwrap();
+    let blob = scene.get(&format!("{repository}/blobs/{id}?%24format=octetstream&api-version=5.0"), PAT);
+    assert_eq!(blob.body, run_git(&scene.sample.directory, ["cat-file", "blob", id]) + "\n");
+    assert_eq!(item("%2Fnope", PAT).json()["typeKey"], "GitItemNotFoundException");
+    assert_eq!(item("%2Fbin", "no-scope").status, 401);
+}
+
+#[test]
 fn everyone_without_a_good_credential_gets_all_four_schemes() {
     let scene = Scene::start(with_base_path());
     let url = format!("{}/DefaultCollection/_apis/connectionData", scene.server().url());

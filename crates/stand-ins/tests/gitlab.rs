@@ -63,6 +63,28 @@ fn under_root() -> Gitlab {
 }
 
 #[test]
+fn trees_and_blobs_are_those_of_the_commit() {
+    let scene = Scene::start(Gitlab::default());
+    let commit = scene.sample.commit("main");
+    let tree = |query: &str, token: &str| {
+        scene.get(&format!("projects/group%2Fsub%2Fweb/repository/tree?ref={commit}&{query}"), token)
+    };
+    let root = tree("per_page=100", PAT).json();
+    let modes: Vec<_> =
+        root.as_array().unwrap().iter().map(|entry| entry["mode"].as_str().unwrap()).collect();
+    assert!(modes.contains(&"040000") && modes.contains(&"120000"), "{root:#}");
+    assert_eq!(tree("per_page=2&page=2", PAT).json(), serde_json::json!([root[2], root[3]]));
+    let start = tree("path=bin", PAT).json()[0].clone();
+    assert_eq!((&start["name"], &start["mode"]), (&"start.sh".into(), &"100755".into()));
+    let id = start["id"].as_str().unwrap();
+    let blob = scene.get(&format!("projects/group%2Fsub%2Fweb/repository/blobs/{id}/raw"), PAT);
+    assert_eq!(blob.body, run_git(&scene.sample.directory, ["cat-file", "blob", id]) + "\n");
+    assert_eq!(tree("path=nope", PAT).status, 404);
+    // The scope of git opens the calls for files by their paths alone.
+    assert_eq!(tree("", "only-git").status, 403);
+}
+
+#[test]
 fn the_api_answers_by_token_and_scope() {
     let scene = Scene::start(under_root());
     assert_eq!(scene.get("metadata", PAT).json()["version"], "16.11.2");

@@ -1,4 +1,4 @@
-//! What only a clone can meet.
+//! What only a clone and the reading of files can meet.
 
 use super::{CLONE, Entry};
 use crate::report::Stage;
@@ -28,6 +28,18 @@ pub(super) static PACK_CORRUPT: Entry = Entry {
     why: "The transfer was cut or changed on the way, or the repository on the server is damaged.",
     on_azure_devops: "Ask for the health of the data tier; a push of a fresh mirror into a new repository mends a damaged one.",
     on_gitlab: "Run `gitlab-rake gitlab:git:fsck` on the server.",
+    on_host: "",
+};
+
+pub(super) static PATH_NOT_FOUND: Entry = Entry {
+    code: "path_not_found",
+    stages: &[Stage::Checkout],
+    cause: "Nothing of what was asked for is in the commit",
+    remedies: &["Check the paths: they begin at the repository's root, and upper and lower case count."],
+    seen: "The trees of the commit have no entry at any of the paths.",
+    why: "The files are on another branch, were moved or deleted, or the path is spelled in another way.",
+    on_azure_devops: "Repos → Files, with the branch chosen, shows what is there.",
+    on_gitlab: "Code → Repository, with the branch chosen, shows what is there.",
     on_host: "",
 };
 

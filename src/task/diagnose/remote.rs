@@ -141,6 +141,7 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::ReferenceInvalid { .. }
         | git::Error::ReferenceNotFound { .. }
         | git::Error::Empty
+        | git::Error::PathNotFound { .. }
         | git::Error::TargetNotEmpty { .. }
         | git::Error::Target { .. }
         | git::Error::DiskFull { .. }
@@ -159,11 +160,15 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::ReferenceInvalid { .. } => (Code::ReferenceNotFound, seen, vec![]),
         git::Error::ReferenceNotFound { near, .. } => (Code::ReferenceNotFound, seen, perhaps(near)),
         git::Error::Empty => (Code::RepositoryEmpty, String::new(), vec![]),
+        git::Error::PathNotFound { .. } => (Code::PathNotFound, seen, vec![]),
         git::Error::TargetNotEmpty { path } => (Code::TargetNotEmpty, path.display().to_string(), vec![]),
         git::Error::Target { path, .. } => {
             (Code::DeliveryFailed, seen, vec![format!("Let the agent's user write to {}.", path.display())])
         }
         git::Error::DiskFull { path } => (Code::DiskFull, path.display().to_string(), vec![]),
+        git::Error::TooLarge { what: git::Limit::AnswerBytes, .. } => {
+            (Code::TooLarge, seen, vec!["Ask for fewer or smaller files, or make a clone.".to_owned()])
+        }
         git::Error::TooLarge { .. } => (Code::TooLarge, seen, vec![]),
         git::Error::PackCorrupt(_) => (Code::PackCorrupt, seen, vec![]),
         git::Error::UnsafePath { path } => (Code::UnsafePath, format!("`{path}`"), vec![]),

@@ -7,7 +7,7 @@ use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::{Context, is_project, same};
+use super::{Context, contents, is_project, same};
 use crate::repository::References;
 use crate::site::{guid, query_value};
 use crate::world::{Release, Repository};
@@ -91,11 +91,39 @@ pub(super) async fn answer(
         (Some(collection), project, ["git", "repositories", _, "refs"]) => {
             references(context, &collection, project, original(2), request).await
         }
-        _ => context.answers.problem(
-            StatusCode::NOT_FOUND,
-            "VssResourceNotFoundException",
-            "The resource cannot be found.",
-        ),
+        (Some(collection), project, ["git", "repositories", _, rest @ ..]) => {
+            let answered = in_repository(context, &collection, project, original(2), rest, request).await;
+            answered.unwrap_or_else(|| no_such_call(context))
+        }
+        _ => no_such_call(context),
+    }
+}
+
+fn no_such_call(context: &Context<'_>) -> Response {
+    context.answers.problem(
+        StatusCode::NOT_FOUND,
+        "VssResourceNotFoundException",
+        "The resource cannot be found.",
+    )
+}
+
+/// Answers a call about what is in a repository; nothing where there is no such call.
+async fn in_repository(
+    context: &Context<'_>,
+    collection: &str,
+    project: Option<&str>,
+    name: &str,
+    rest: &[&str],
+    request: &Parts,
+) -> Option<Response> {
+    if let Some(refusal) = refuse_code(context, collection, project) {
+        return Some(refusal);
+    }
+    let found = context.find_repository(collection, project, name).filter(|repository| !repository.disabled);
+    let Some(repository) = found else { return Some(context.answers.repository_not_found(name)) };
+    match contents::answer(context, repository, rest, request).await {
+        Ok(answer) => answer,
+        Err(error) => Some(unreadable(context, &error)),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::access::{self, Access, Caller};
-use super::{Context, answers, redirect};
+use super::{Context, answers, contents, redirect};
 use crate::repository::References;
 use crate::site::{query_value, segments, set_header};
 use crate::world::{Repository, Token, TokenKind};
@@ -26,7 +26,7 @@ const READ_SCOPES: [&str; 2] = ["api", "read_api"];
 /// Any of these lets a token read about its own user and the server.
 const USER_SCOPES: [&str; 3] = ["api", "read_api", "read_user"];
 /// Entries a page when the request names no number, and at most.
-const PER_PAGE: (usize, usize) = (20, 100);
+pub(super) const PER_PAGE: (usize, usize) = (20, 100);
 
 /// Answers what follows `/api/v4/`, and adds the rate limit's headers.
 pub(super) async fn answer(context: &Context<'_>, call: &str, request: &Parts) -> Response {
@@ -86,7 +86,7 @@ async fn dispatch(context: &Context<'_>, call: &str, request: &Parts) -> Respons
             None => answers::not_found("Group"),
         },
         (Some(caller), ["projects"]) => projects(context, &caller, "", request).await,
-        (Some(caller), ["projects", id, rest @ ..]) => project(context, &caller, id, rest).await,
+        (Some(caller), ["projects", id, rest @ ..]) => project(context, &caller, id, rest, request).await,
         _ => answers::no_such_call(),
     }
 }
@@ -250,7 +250,13 @@ async fn projects(context: &Context<'_>, caller: &Caller<'_>, below: &str, reque
     response
 }
 
-async fn project(context: &Context<'_>, caller: &Caller<'_>, id: &str, rest: &[&str]) -> Response {
+async fn project(
+    context: &Context<'_>,
+    caller: &Caller<'_>,
+    id: &str,
+    rest: &[&str],
+    request: &Parts,
+) -> Response {
     if !caller.has_any_scope(&READ_SCOPES) {
         return answers::insufficient_scope(&READ_SCOPES);
     }
@@ -264,6 +270,8 @@ async fn project(context: &Context<'_>, caller: &Caller<'_>, id: &str, rest: &[&
         [] => project_json(context, number, repository).await.map(|json| answers::json(&json)),
         ["repository", "branches"] => branches(repository, None).await,
         ["repository", "branches", name] => branches(repository, Some(name)).await,
+        ["repository", "tree"] => contents::tree(repository, request).await,
+        ["repository", "blobs", object, "raw"] => contents::blob(repository, object).await,
         _ => Ok(answers::no_such_call()),
     };
     answered.unwrap_or_else(|error| unreadable(&error))

@@ -1,0 +1,115 @@
+//! The way from a target that policy admitted to a repository that git can be asked for.
+
+use std::sync::Arc;
+
+use super::Tools;
+use super::diagnose::{Failure, Subject};
+use super::login::{Prepared, https_remote, ssh_remote};
+use super::stop::until_stopped;
+use crate::config::Server;
+use crate::credential::{Credential, CredentialKind};
+use crate::dial::{Destination, HttpClient};
+use crate::git::{Control, Remote};
+use crate::provider::detect::{self, Known};
+use crate::provider::rest::Api;
+use crate::provider::{Place, Provider, Scope, azure_devops, gitlab};
+use crate::remote_url::Scheme;
+use crate::report::StageLog;
+
+/// A repository with the means to reach it.
+pub(super) struct Reached {
+    pub(super) remote: Remote,
+    /// What the URL means to the kind of server, as far as that is known.
+    pub(super) place: Place,
+    /// Whether everything goes over the line as it is.
+    pub(super) is_plain: bool,
+    pub(super) server: Arc<Server>,
+    /// The credential, where git sends it by HTTP.
+    pub(super) credential: Option<Credential>,
+}
+
+/// Goes to a repository, up to where git begins. By HTTP one measured connection is made; SSH measures by itself.
+pub(super) async fn reach(
+    prepared: Prepared,
+    provider: Option<Provider>,
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+    subject: &mut Subject,
+) -> Result<Reached, Failure> {
+    let provider = provider.or(prepared.target.server.provider);
+    let provider = provider.or_else(|| detect::by_shape(&prepared.target.url));
+    subject.provider = provider;
+    if prepared.target.is_ssh() {
+        over_ssh(prepared, provider, tools)
+    } else {
+        over_https(prepared, provider, tools, control, log).await
+    }
+}
+
+fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Reached, Failure> {
+    let Prepared { target, credential } = prepared;
+    let key = credential.ok_or(Failure::NoCredential)?;
+    let place = detect::over_ssh(Known { url: &target.url, base: None, provider, scope: None });
+    let url = place.git_url().unwrap_or_else(|| target.url.clone());
+    let remote = ssh_remote(url, &target, key, tools);
+    Ok(Reached { remote, place, is_plain: false, server: target.server, credential: None })
+}
+
+async fn over_https(
+    prepared: Prepared,
+    provider: Option<Provider>,
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+) -> Result<Reached, Failure> {
+    let Prepared { target, credential } = prepared;
+    let endpoint = Destination::for_url(&target.url, &target.server);
+    let connected = until_stopped(control, tools.door.connect(&endpoint, log)).await;
+    drop(connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?);
+    log.pass();
+    let client = until_stopped(control, tools.door.client(&endpoint)).await;
+    let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
+    let base = target.server.provider.map(|_| &target.server.url);
+    let known = Known { url: &target.url, base, provider, scope: None };
+    let needs_provider = credential.as_ref().is_some_and(depends_on_provider);
+    let place = place(known, needs_provider, &client, control).await?;
+    let url = place.git_url().unwrap_or_else(|| target.url.clone());
+    let is_plain = target.url.scheme() == Scheme::Http;
+    let remote = https_remote(url, client, place.provider(), credential.as_ref());
+    Ok(Reached { remote, place, is_plain, server: target.server, credential })
+}
+
+/// Whether the form in which a credential is sent depends on the kind of server.
+fn depends_on_provider(credential: &Credential) -> bool {
+    match credential.kind() {
+        CredentialKind::Bearer => true,
+        CredentialKind::Pat => credential.username.is_none(),
+        CredentialKind::Password | CredentialKind::SshKey => false,
+    }
+}
+
+/// What the URL means. The server is asked for its kind only where nobody names it and it matters.
+async fn place(
+    known: Known<'_>,
+    needs_provider: bool,
+    client: &HttpClient,
+    control: &Control,
+) -> Result<Place, Failure> {
+    let git = || Place::Git(known.url.clone());
+    Ok(match known.provider {
+        Some(Provider::AzureDevops) => {
+            Place::AzureDevops(azure_devops::Place::parse(known.url, known.base, known.scope))
+        }
+        // Without its suffix the path of a repository is the same below any relative root.
+        Some(Provider::Gitlab) => {
+            gitlab::Place::parse(known.url, "", Some(Scope::Repository)).map_or_else(git, Place::Gitlab)
+        }
+        None if needs_provider => {
+            let anonymous = Api::anonymous(client.clone());
+            let identified = until_stopped(control, detect::identify(&anonymous, known)).await;
+            identified.map_err(Failure::Stopped)?.map_err(Failure::Provider)?.place
+        }
+        Some(Provider::Git) | None => git(),
+    })
+}
