@@ -11,6 +11,7 @@ mod control;
 mod engine;
 mod error;
 mod http;
+pub mod lfs;
 mod pkt;
 mod references;
 mod refname;
@@ -32,6 +33,7 @@ pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use engine::{InitializationError, initialize};
 pub use error::{Error, Limit, PackProblem};
+pub use lfs::{LfsError, LfsOid};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};
 

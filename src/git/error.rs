@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::lfs::LfsError;
 use crate::dial::HttpError;
 use crate::report::Stage;
 use crate::ssh;
@@ -25,6 +26,10 @@ pub enum Limit {
     PathDepth,
     /// References that the server lists.
     References,
+    /// Bytes of all objects of Git LFS.
+    LfsBytes,
+    /// Objects of Git LFS.
+    LfsObjects,
 }
 
 impl Limit {
@@ -38,6 +43,8 @@ impl Limit {
             Self::PathBytes => "bytes in one path",
             Self::PathDepth => "directories above one file",
             Self::References => "references",
+            Self::LfsBytes => "bytes of LFS objects",
+            Self::LfsObjects => "LFS objects",
         }
     }
 }
@@ -201,6 +208,9 @@ pub enum Error {
         /// The path, without control characters.
         path: String,
     },
+    /// Objects of Git LFS could not be had.
+    #[error(transparent)]
+    Lfs(Box<LfsError>),
     /// The task was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -217,6 +227,12 @@ pub enum Error {
         /// The library's code of the error.
         code: i32,
     },
+}
+
+impl From<LfsError> for Error {
+    fn from(error: LfsError) -> Self {
+        Self::Lfs(Box::new(error))
+    }
 }
 
 impl From<ssh::Error> for Error {
@@ -261,6 +277,7 @@ impl Error {
                 Stage::Repository
             }
             Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
+            Self::Lfs(_) => Stage::Checkout,
             Self::TargetNotEmpty { .. } => Stage::Deliver,
             _ => running.unwrap_or(Stage::References),
         }

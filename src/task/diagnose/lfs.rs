@@ -1,0 +1,81 @@
+//! What it means that objects of Git LFS could not be had.
+
+use super::{Finding, Subject};
+use crate::git::LfsError;
+use crate::git::lfs::ObjectProblem;
+use crate::provider::Provider;
+use crate::report::Code;
+
+/// What remains where LFS cannot be had.
+const WITHOUT: &str = "Clone without LFS: the files stay pointers.";
+
+pub(super) fn finding(error: &LfsError, subject: &Subject) -> Finding {
+    let remedies = match error {
+        LfsError::NoCredential => {
+            vec![format!(
+                "Set {} to a token that may read the repository: LFS goes over HTTPS, where the SSH key counts for nothing.",
+                subject.setting("api_credential", "--api-pat-file")
+            )]
+        }
+        LfsError::NotServed { .. } => {
+            vec!["Switch Git LFS on for the repository.".to_owned(), WITHOUT.to_owned()]
+        }
+        LfsError::Denied { .. } => vec![may_read(subject), WITHOUT.to_owned()],
+        LfsError::Elsewhere { host, .. } => elsewhere(host, subject),
+        LfsError::Object { object, problem } => of_object(&object.oid.to_string(), problem, subject),
+        LfsError::Refused { .. } | LfsError::Unexpected { .. } => vec![],
+    };
+    (Code::LfsFailed, error.to_string(), remedies)
+}
+
+/// The remedy where the credential may not.
+fn may_read(subject: &Subject) -> String {
+    let right = match subject.provider {
+        Some(Provider::AzureDevops) => "the scope Code (Read), vso.code",
+        Some(Provider::Gitlab) => "the scope read_repository, and its user the role Reporter",
+        Some(Provider::Git) | None => "the right to read the repository's LFS objects",
+    };
+    match &subject.credential {
+        Some(name) => format!("Give the credential `{name}` {right}."),
+        None => format!("Use a credential with {right}."),
+    }
+}
+
+fn elsewhere(host: &str, subject: &Subject) -> Vec<String> {
+    let own = match subject.provider {
+        Some(Provider::Gitlab) => {
+            "Let GitLab hand the objects out itself: proxy_download = true for lfs in its object storage, and the right external_url.".to_owned()
+        }
+        Some(Provider::AzureDevops) => "Correct the server's public URL in its administration console.".to_owned(),
+        Some(Provider::Git) | None => format!("Let the server name itself for its objects, not {host}."),
+    };
+    vec![own, WITHOUT.to_owned()]
+}
+
+fn of_object(oid: &str, problem: &ObjectProblem, subject: &Subject) -> Vec<String> {
+    let push = || format!("Push it from a clone that has it: `git lfs push --object-id origin {oid}`.");
+    match problem {
+        ObjectProblem::Refused { code: 401 | 403, .. } | ObjectProblem::Answer { status: 401 | 403, .. } => {
+            vec![may_read(subject)]
+        }
+        ObjectProblem::Refused { .. }
+        | ObjectProblem::NoAction
+        | ObjectProblem::Answer { status: 404 | 410, .. } => {
+            vec![push(), WITHOUT.to_owned()]
+        }
+        ObjectProblem::WrongContent { .. }
+        | ObjectProblem::TooLong { .. }
+        | ObjectProblem::TooShort { .. }
+        | ObjectProblem::SizeDiffers { .. } => {
+            vec![
+                "Look at what stands between here and the server's LFS store, then at the store itself."
+                    .into(),
+                push(),
+            ]
+        }
+        ObjectProblem::HasExtensions => vec![WITHOUT.to_owned()],
+        ObjectProblem::Interrupted { .. } | ObjectProblem::WrongRange | ObjectProblem::Answer { .. } => {
+            vec!["Try again; if it stays, look at the server's LFS store and the proxy before it.".to_owned()]
+        }
+    }
+}
