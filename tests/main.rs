@@ -16,6 +16,7 @@ mod doctor;
 mod git_transport;
 mod gitlab;
 mod hostile_control_plane;
+mod lfs;
 mod proxies;
 mod published_api;
 mod real_clients;
