@@ -128,7 +128,7 @@ pub async fn fetch(
     if wanted.is_empty() {
         return Ok(Fetched::default());
     }
-    let bytes = wanted.iter().map(|object| object.size()).sum();
+    let bytes = wanted.iter().fold(0, |sum: u64, object| sum.saturating_add(object.size()));
     control.transfer.add_total_lfs_bytes(bytes);
     log.fact_at(Stage::Checkout, "lfs_objects", wanted.len());
     log.fact_at(Stage::Checkout, "lfs_bytes", bytes);

@@ -79,3 +79,64 @@ fn of_object(oid: &str, problem: &ObjectProblem, subject: &Subject) -> Vec<Strin
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{Failure, failure};
+    use super::*;
+    use crate::git::lfs::{LfsOid, Named};
+    use crate::report::Stage;
+
+    fn subject(provider: Option<Provider>) -> Subject {
+        let (server, credential) = (Some("lab".to_owned()), Some("lab_pat".to_owned()));
+        Subject {
+            provider,
+            server,
+            credential,
+            url: "https://lab.corp/shop/web".into(),
+            ..Subject::default()
+        }
+    }
+
+    #[test]
+    fn what_lfs_came_to_has_its_code_its_stage_and_a_remedy_that_names_the_thing() {
+        let oid = LfsOid::parse(&"a1".repeat(32)).unwrap();
+        let object = || Named { path: "media/big.bin".into(), oid };
+        let message = || "Nothing here".to_owned();
+        let of = |problem| LfsError::Object { object: object(), problem };
+        let gitlab = Some(Provider::Gitlab);
+        let elsewhere = |object| LfsError::Elsewhere { host: "https://s3.example".into(), object };
+        let object_id = format!("--object-id origin {oid}");
+        let cases = [
+            (LfsError::NoCredential, None, "api_credential of [servers.lab]"),
+            (LfsError::NotServed { status: 404, message: message() }, gitlab, "Git Large File Storage"),
+            (
+                LfsError::Denied { status: 403, message: message() },
+                gitlab,
+                "`lab_pat` the scope read_repository",
+            ),
+            (LfsError::Refused { status: 422, message: message() }, None, "LFS store"),
+            (LfsError::Unexpected { status: 200, problem: "it is no JSON" }, None, "LFS store"),
+            (elsewhere(Some(object())), gitlab, "proxy_download"),
+            (elsewhere(None), None, "https://s3.example"),
+            (of(ObjectProblem::Refused { code: 404, message: message() }), gitlab, &object_id),
+            (of(ObjectProblem::NoAction), None, &object_id),
+            (of(ObjectProblem::Answer { status: 403, message: message() }), None, "`lab_pat`"),
+            (of(ObjectProblem::WrongContent { found: oid }), None, "between here and the server"),
+            (of(ObjectProblem::TooShort { received: 1, size: 2 }), None, "between here and the server"),
+            (of(ObjectProblem::HasExtensions), None, "without LFS"),
+        ];
+        for (error, provider, expected) in cases {
+            let shown = error.to_string();
+            let names_object = shown.contains("media/big.bin") && shown.contains(&oid.to_string());
+            assert!(!matches!(error, LfsError::Object { .. }) || names_object, "{shown}");
+            let failed = Failure::of_git(error.into(), provider);
+            let stage = failed.stage(Some(Stage::Checkout));
+            let diagnosis = failure(&failed, stage, &subject(provider));
+            assert_eq!((diagnosis.code.as_str(), stage), ("lfs_failed", Stage::Checkout), "{shown}");
+            assert!(diagnosis.summary.contains(&shown), "{diagnosis:?}");
+            assert!(diagnosis.remedies.iter().any(|remedy| remedy.contains(expected)), "{diagnosis:?}");
+        }
+    }
+}
