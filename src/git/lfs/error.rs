@@ -11,6 +11,9 @@ pub enum LfsError {
     /// The repository is reached by SSH, and there is nothing by which its server's HTTPS could be used.
     #[error("the objects are at the server's HTTPS, for which there is no credential")]
     NoCredential,
+    /// The repository is reached by SSH, and so is all that is declared of its server.
+    #[error("the objects are at the server's HTTPS, of which only SSH is declared")]
+    NoHttps,
     /// 404, 405, 410 or 501 to the batch request.
     #[error("the server has no LFS for this repository (status {status}){}", said(.message))]
     NotServed {

@@ -14,7 +14,7 @@ use crate::git::pkt::scrubbed;
 use crate::git::{Control, Error};
 
 /// How much is copied between two looks at the control, in bytes.
-const COPY_BYTES: u64 = 16 * 1024 * 1024;
+const COPY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The directories of a clone's objects.
 pub(super) struct Store {

@@ -17,6 +17,10 @@ pub(super) fn finding(error: &LfsError, subject: &Subject) -> Finding {
                 subject.setting("api_credential", "--api-pat-file")
             )]
         }
+        LfsError::NoHttps => vec![format!(
+            "Declare the server's HTTPS by {}, its SSH by ssh beside it, and a token by api_credential.",
+            subject.setting("url", "an https URL")
+        )],
         LfsError::NotServed { .. } => {
             vec!["Switch Git LFS on for the repository.".to_owned(), WITHOUT.to_owned()]
         }
@@ -110,6 +114,7 @@ mod tests {
         let object_id = format!("--object-id origin {oid}");
         let cases = [
             (LfsError::NoCredential, None, "api_credential of [servers.lab]"),
+            (LfsError::NoHttps, None, "url of [servers.lab]"),
             (LfsError::NotServed { status: 404, message: message() }, gitlab, "Git Large File Storage"),
             (
                 LfsError::Denied { status: 403, message: message() },
