@@ -372,3 +372,103 @@ fn is_ours(name: &HeaderName) -> bool {
 pub(super) fn elsewhere(host: String, object: Named) -> LfsError {
     LfsError::Elsewhere { host, object: Some(object) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Proxy, Server};
+    use crate::dial::{Destination, Door, ProxyEnvironment};
+    use crate::git::lfs::{LfsFile, Pointer};
+    use crate::provider::Provider;
+    use crate::secret::Secret;
+
+    async fn remote() -> LfsRemote {
+        let url = RemoteUrl::parse("https://gl.corp/gitlab/shop/web.git").unwrap();
+        let base = RemoteUrl::parse("https://gl.corp/gitlab").unwrap();
+        let mut server = Server::new("gl", Some(Provider::Gitlab), base.clone());
+        server.proxy = Proxy::Direct;
+        let destination = Destination::for_url(&url, &server);
+        let client = Door::new(ProxyEnvironment::none()).client(&destination).await.unwrap();
+        LfsRemote::new(&url, &base, client, Some(Secret::new("Basic b3Vycw==".into())))
+    }
+
+    fn file() -> LfsFile {
+        let oid = LfsOid::parse(&"1".repeat(64)).unwrap();
+        LfsFile { path: b"a".to_vec(), pointer: Pointer { oid, size: 5, has_extensions: false } }
+    }
+
+    /// What is made of an answer for the one file.
+    fn grant(remote: &LfsRemote, mut object: serde_json::Value) -> Result<Grant, Error> {
+        let file = file();
+        object["oid"] = file.pointer.oid.to_string().into();
+        let answer = serde_json::from_value(json!({"objects": [object]})).unwrap();
+        let grants = granted(remote, &[Wanted { file: &file, files: vec![0] }], answer);
+        grants.map(|mut grants| grants.remove(0))
+    }
+
+    fn action(more: serde_json::Value) -> serde_json::Value {
+        let mut download = json!({"href": "https://gl.corp/gitlab/x?y=z"});
+        for (key, value) in more.as_object().unwrap() {
+            download[key] = value.clone();
+        }
+        json!({"size": 5, "actions": {"download": download}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_action_is_good_until_shortly_before_its_end() {
+        let remote = remote().await;
+        let hour = grant(&remote, action(json!({"expires_in": 3600}))).unwrap();
+        let forever =
+            [json!({}), json!({"expires_in": 5}), json!({"expires_in": 0}), json!({"expires_in": -9})]
+                .map(|more| grant(&remote, action(more)).unwrap());
+        assert_eq!(hour.path, "/gitlab/x?y=z");
+        tokio::time::advance(Duration::from_secs(3594)).await;
+        assert!(!hour.is_expired());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(hour.is_expired());
+        assert!(!forever.iter().any(Grant::is_expired));
+    }
+
+    #[tokio::test]
+    async fn headers_of_an_action_go_before_ours_and_rule_nothing_of_the_connection() {
+        let remote = remote().await;
+        let sent = |object| grant(&remote, object).unwrap().headers;
+        assert_eq!(sent(action(json!({})))[header::AUTHORIZATION], "Basic b3Vycw==");
+        let own = sent(action(json!({"header": {"authorization": "Bearer theirs", "Host": "evil",
+            "RANGE": "bytes=7-", "Content-Length": "9", "Proxy-Authorization": "x", "X-More": "1"}})));
+        assert_eq!(own[header::AUTHORIZATION], "Bearer theirs");
+        assert_eq!(own["x-more"], "1");
+        assert_eq!(own.len(), 3, "{own:?}");
+        assert!(!format!("{own:?}").contains("theirs"), "{own:?}");
+        let mut authenticated = action(json!({}));
+        authenticated["authenticated"] = true.into();
+        assert!(!sent(authenticated).contains_key(header::AUTHORIZATION));
+        let many: HashMap<String, String> = (0..33).map(|n| (format!("x-{n}"), String::new())).collect();
+        for headers in [json!(many), json!({"a b": "c"}), json!({"a": "b\r\nc: d"})] {
+            let refused = grant(&remote, action(json!({"header": headers}))).err().unwrap();
+            assert!(matches!(&refused, Error::Lfs(error) if matches!(**error, LfsError::Unexpected { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn another_size_and_an_answer_without_a_way_are_refused() {
+        let remote = remote().await;
+        let problem = |object| match grant(&remote, object).err().unwrap() {
+            Error::Lfs(error) => match *error {
+                LfsError::Object { problem, .. } => problem,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let mut other = action(json!({}));
+        other["size"] = 6.into();
+        assert!(matches!(problem(other), ObjectProblem::SizeDiffers { expected: 5, named: 6 }));
+        assert!(matches!(problem(json!({})), ObjectProblem::NoAction));
+        assert!(matches!(problem(json!({"actions": {}})), ObjectProblem::NoAction));
+        let long = format!("https://gl.corp/gitlab/{}", "a".repeat(MAX_HREF_BYTES));
+        let refused = grant(&remote, action(json!({"href": long}))).err().unwrap();
+        assert!(matches!(&refused, Error::Lfs(error) if matches!(**error, LfsError::Elsewhere { .. })));
+        assert!(refused.to_string().len() < 400, "{refused}");
+    }
+}
