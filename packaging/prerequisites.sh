@@ -40,6 +40,7 @@ python3 python3
 node nodejs
 npm npm
 setpriv util-linux
+git-lfs git-lfs
 LIST
     [ "$purpose" = test ] && return
     cat <<'LIST'

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod connection_test;
 mod diagnose;
 pub mod files;
+mod lfs;
 mod login;
 mod lookup;
 pub mod references;

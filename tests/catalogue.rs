@@ -133,6 +133,11 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "certificates_that_end_soon_and_clocks_that_differ_are_warned_about",
     ),
     ("clock_offset", "tests/tls.rs", "certificates_that_end_soon_and_clocks_that_differ_are_warned_about"),
+    (
+        "lfs_failed",
+        "src/task/diagnose/lfs.rs",
+        "what_lfs_came_to_has_its_code_its_stage_and_a_remedy_that_names_the_thing",
+    ),
     ("resolver_failed", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
     ("network_unreachable", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
 ];
@@ -145,7 +150,6 @@ const LATER: &[(&str, &str)] = &[
     ("disk_full", "clones onto a full disk"),
     ("unsafe_path", "clones of hostile trees"),
     ("submodule_not_allowed", "clones with submodules"),
-    ("lfs_failed", "clones with LFS"),
     ("delivery_failed", "delivery of artifacts"),
 ];
 

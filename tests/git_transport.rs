@@ -55,9 +55,19 @@ fn destination(url: &RemoteUrl, ca_file: Option<PathBuf>) -> Destination {
 }
 
 pub(crate) async fn over_http(url: &str, token: Option<&str>, authority: Option<&Authority>) -> Remote {
+    over_http_by(Alpn::Http2OrHttp1, url, token, authority).await
+}
+
+pub(crate) async fn over_http_by(
+    alpn: Alpn,
+    url: &str,
+    token: Option<&str>,
+    authority: Option<&Authority>,
+) -> Remote {
     let url = RemoteUrl::parse(url).unwrap();
     let ca_file = authority.map(|authority| authority.ca_file().to_owned());
-    let client = Door::new(ProxyEnvironment::none()).client(&destination(&url, ca_file)).await.unwrap();
+    let destination = Destination { alpn, ..destination(&url, ca_file) };
+    let client = Door::new(ProxyEnvironment::none()).client(&destination).await.unwrap();
     let authorization = token.map(|token| basic("", &Secret::new(token.to_owned())));
     Remote { url, access: Access::Https { client, authorization } }
 }

@@ -19,6 +19,7 @@ mod files;
 mod git_transport;
 mod gitlab;
 mod hostile_control_plane;
+mod lfs;
 mod mirrors;
 mod proxies;
 mod published_api;

@@ -200,6 +200,7 @@ impl Trial {
             credential: self.request.credential.clone(),
             want: Want { depth, ..Want::default() },
             paths: Vec::new(),
+            lfs: false,
             destination: clone::Destination::Directory(directory.to_owned()),
         });
         self.carry_out(&task).await

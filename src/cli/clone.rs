@@ -39,6 +39,9 @@ pub(super) struct CloneArgs {
     /// Write only this file or directory of the commit; may be repeated
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
+    /// Fetch objects of Git LFS, from the server of the repository alone; without it files stay pointers
+    #[arg(long)]
+    lfs: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -69,6 +72,7 @@ pub(super) async fn execute(common: &Common, args: CloneArgs) -> Exit {
             tags: args.tags,
         },
         paths: args.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
+        lfs: args.lfs,
         destination: clone::Destination::Directory(PathBuf::from(directory)),
     });
     work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), Form::of(common.json))

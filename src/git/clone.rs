@@ -10,6 +10,7 @@ use git2::{ErrorClass, Repository, RepositoryInitOptions};
 use super::attach::{attach, peel};
 use super::checkout::{self, CheckedOut};
 use super::fetch::{Fetched, Means, REMOTE, Source, Want, fetch};
+use super::lfs::{self, LfsRemote};
 use super::pkt::scrubbed;
 use super::references::internal;
 use super::refname::Selected;
@@ -46,7 +47,7 @@ pub struct Cloned {
     pub received_objects: u64,
     /// Files and symbolic links in the working directory.
     pub files: u64,
-    /// Files that are pointers of Git LFS; they stay pointers here.
+    /// Files that are pointers of Git LFS and stay so.
     pub lfs_pointers: u64,
     /// Submodules, which are left out here.
     pub submodules: u64,
@@ -72,6 +73,30 @@ impl Draft {
     /// Where it is now.
     pub fn path(&self) -> &Path {
         self.scratch.as_ref().map_or(Path::new(""), Scratch::path)
+    }
+
+    /// Fetches the LFS objects of its files, and puts them in the place of their pointers.
+    ///
+    /// # Errors
+    /// Why an object could not be had.
+    pub async fn fetch_lfs(
+        &mut self,
+        remote: &LfsRemote,
+        control: &Control,
+        log: &StageLog,
+    ) -> Result<(), Error> {
+        let (work_tree, watched) = (self.path().to_owned(), control.clone());
+        let open =
+            move |path: &Path| Repository::open(path).map_err(|error| internal("opening the clone", &error));
+        let tree = work_tree.clone();
+        let files = blocking::files(move || lfs::find(&open(&tree)?, &watched)).await?;
+        let git_directory = work_tree.join(".git");
+        let reference = self.cloned.reference.as_deref();
+        let fetched =
+            lfs::fetch(&files, remote, reference, (&work_tree, &git_directory), control, log).await?;
+        self.cloned.received_bytes = self.cloned.received_bytes.saturating_add(fetched.bytes);
+        self.cloned.lfs_pointers = self.cloned.lfs_pointers.saturating_sub(fetched.files.len() as u64);
+        blocking::files(move || lfs::refresh_index(&open(&work_tree)?, &fetched.files)).await
     }
 
     /// Puts it in its place: the stage `deliver`.

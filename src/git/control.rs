@@ -67,6 +67,8 @@ pub struct Limits {
     pub max_path_depth: u64,
     /// References that the server lists.
     pub max_references: u64,
+    /// Bytes of all objects of Git LFS, each counted once; one of them has at most `max_blob_bytes`.
+    pub max_lfs_bytes: u64,
 }
 
 impl Default for Limits {
@@ -81,6 +83,7 @@ impl Default for Limits {
             max_path_bytes: 4096,
             max_path_depth: 128,
             max_references: 1_000_000,
+            max_lfs_bytes: 20 * GIB,
         }
     }
 }
@@ -108,6 +111,8 @@ pub struct Transfer {
     written_files: Arc<AtomicUsize>,
     total_files: AtomicU64,
     phase: AtomicU8,
+    lfs_bytes: AtomicU64,
+    total_lfs_bytes: AtomicU64,
 }
 
 impl Transfer {
@@ -139,6 +144,16 @@ impl Transfer {
     /// Files that will be written; 0 while it is not known.
     pub fn total_files(&self) -> u64 {
         self.total_files.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of objects of Git LFS that were received; they are not among [`Self::received_bytes`].
+    pub fn lfs_bytes(&self) -> u64 {
+        self.lfs_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of objects of Git LFS that will come; 0 while it is not known.
+    pub fn total_lfs_bytes(&self) -> u64 {
+        self.total_lfs_bytes.load(Ordering::Relaxed)
     }
 
     /// What the work is at.
@@ -178,6 +193,15 @@ impl Transfer {
     /// Where files that are written are counted.
     pub(crate) fn written(&self) -> &Arc<AtomicUsize> {
         &self.written_files
+    }
+
+    pub(crate) fn add_lfs_bytes(&self, count: u64) {
+        self.lfs_bytes.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Adds to what will come: a clone with submodules has several repositories with objects.
+    pub(crate) fn add_total_lfs_bytes(&self, count: u64) {
+        self.total_lfs_bytes.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::lfs::LfsError;
 use crate::dial::HttpError;
 use crate::report::Stage;
 use crate::ssh;
@@ -29,6 +30,10 @@ pub enum Limit {
     References,
     /// Bytes of files that travel in one answer.
     AnswerBytes,
+    /// Bytes of all objects of Git LFS.
+    LfsBytes,
+    /// Objects of Git LFS.
+    LfsObjects,
 }
 
 impl Limit {
@@ -44,6 +49,8 @@ impl Limit {
             Self::PathDepth => "directories above one file",
             Self::References => "references",
             Self::AnswerBytes => "bytes of files in one answer",
+            Self::LfsBytes => "bytes of LFS objects",
+            Self::LfsObjects => "LFS objects",
         }
     }
 }
@@ -213,6 +220,9 @@ pub enum Error {
         /// The path, without control characters.
         path: String,
     },
+    /// Objects of Git LFS could not be had.
+    #[error(transparent)]
+    Lfs(Box<LfsError>),
     /// The task was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -229,6 +239,12 @@ pub enum Error {
         /// The library's code of the error.
         code: i32,
     },
+}
+
+impl From<LfsError> for Error {
+    fn from(error: LfsError) -> Self {
+        Self::Lfs(Box::new(error))
+    }
 }
 
 impl From<ssh::Error> for Error {
@@ -274,6 +290,7 @@ impl Error {
             }
             Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
             Self::PathNotFound { .. } => Stage::Checkout,
+            Self::Lfs(_) => Stage::Checkout,
             Self::TargetNotEmpty { .. } => Stage::Deliver,
             _ => running.unwrap_or(Stage::References),
         }

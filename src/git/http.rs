@@ -22,10 +22,10 @@ use crate::report::Stage;
 use crate::secret::Secret;
 
 /// Servers tell git from a browser by the beginning of this, and answer a browser with a sign-in page.
-const USER_AGENT: &str = concat!("git/2.0 (sortie ", env!("CARGO_PKG_VERSION"), ")");
+pub(super) const USER_AGENT: &str = concat!("git/2.0 (sortie ", env!("CARGO_PKG_VERSION"), ")");
 
 /// How much is read of an answer that is not git's.
-const MAX_EXPLANATION_BYTES: usize = 8 * 1024;
+pub(super) const MAX_EXPLANATION_BYTES: usize = 8 * 1024;
 
 /// How many schemes of `WWW-Authenticate` are kept. Servers offer four at the most.
 const MAX_SCHEMES: usize = 16;
@@ -187,7 +187,7 @@ fn is_same_repository(asked: &str, answered: &str) -> bool {
 }
 
 /// A location as it may be shown: without user info, and without the query, which may carry a token.
-fn shown_location(location: &str) -> String {
+pub(super) fn shown_location(location: &str) -> String {
     remote_url::scrubbed(location.split(['?', '#']).next().unwrap_or_default())
 }
 
@@ -237,7 +237,7 @@ fn note_evidence(wire: &Wire, response: &Response) {
     }
 }
 
-fn content_type(response: &Response) -> Option<String> {
+pub(super) fn content_type(response: &Response) -> Option<String> {
     let value = response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
@@ -265,7 +265,7 @@ fn offered_schemes(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// The time to wait, clamped. A date is not read: clocks differ, and no server of ours sends one.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse::<u64>().ok()?;
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }

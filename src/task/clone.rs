@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
-use super::{TargetSpec, Tools, login, remote, stages};
-use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Source, Want};
+use super::{TargetSpec, Tools, lfs, login, remote, stages};
+use crate::git::lfs::LfsRemote;
+use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Draft, Source, Want};
 use crate::provider::Provider;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
 use crate::workspace::PlaceError;
@@ -23,6 +24,8 @@ pub struct Request {
     pub want: Want,
     /// Only these files and directories are written; everything where there are none.
     pub paths: Vec<String>,
+    /// Whether objects of Git LFS come along; their files stay pointers where they do not.
+    pub lfs: bool,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -159,11 +162,34 @@ async fn work(
         target: target.clone(),
         means: tools.means(&reached.remote, &identity),
     };
+    let of_git = |error| Failure::of_git(error, subject.provider);
+    // What LFS lacks is found out before anything is fetched in vain.
+    let lfs = match request.lfs {
+        true => Some(lfs::remote(&reached.remote, &reached.place, &reached.server, tools, control).await?),
+        false => None,
+    };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
-    let cloned = git::clone(&reached.remote, &wanted, control, log).await;
-    let cloned = cloned.map_err(|error| Failure::of_git(error, subject.provider))?;
+    let mut draft = git::draft(&reached.remote, &wanted, control, log).await.map_err(of_git)?;
+    if let Err(error) = complete(&mut draft, lfs.as_ref(), control, log).await {
+        draft.discard().await;
+        return Err(of_git(error));
+    }
+    let cloned = draft.deliver(control, log).await.map_err(of_git)?;
     note(tools, &request.destination, &subject.url, &cloned.commit).await;
     Ok((cloned, target, reached.is_plain))
+}
+
+/// Puts into a clone what else was asked for.
+async fn complete(
+    draft: &mut Draft,
+    lfs: Option<&LfsRemote>,
+    control: &Control,
+    log: &StageLog,
+) -> Result<(), git::Error> {
+    match lfs {
+        Some(remote) => draft.fetch_lfs(remote, control, log).await,
+        None => Ok(()),
+    }
 }
 
 /// A place for a workspace. Files are looked at for that.

@@ -4,6 +4,7 @@
 
 mod compose;
 mod connection;
+mod lfs;
 mod proxy;
 mod remote;
 mod source;

@@ -11,7 +11,7 @@ use crate::credential::{Credential, CredentialKind, LoadError};
 use crate::dial::{Destination, HttpClient};
 use crate::git::{Access, Control, Remote};
 use crate::policy::Refusal;
-use crate::provider::{Provider, azure_devops, gitlab};
+use crate::provider::{Place, Provider, azure_devops, gitlab};
 use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::{Stage, StageLog};
 use crate::secret::Secret;
@@ -109,8 +109,24 @@ pub(super) fn identity(credential: Option<&Credential>) -> String {
     )
 }
 
+/// Where the API of a place is that git reaches by SSH: below the URL that the operator declared for the server.
+/// A URL for SSH says nothing of a port for HTTPS or of GitLab's relative root.
+pub(super) fn rest_url(place: &Place, server: &Server) -> RemoteUrl {
+    let https = place.canonical_https();
+    let base = &server.url;
+    if base.scheme() == Scheme::Ssh {
+        return https;
+    }
+    let declared = base.with_path(https.path());
+    if base.contains(&declared) {
+        declared
+    } else {
+        base.with_path(&format!("{}{}", base.path(), https.path()))
+    }
+}
+
 /// The `Authorization` header for git over HTTP.
-fn git_authorization(provider: Provider, credential: Option<&Credential>) -> Option<Secret> {
+pub(super) fn git_authorization(provider: Provider, credential: Option<&Credential>) -> Option<Secret> {
     let credential = credential?;
     match provider {
         Provider::Gitlab => gitlab::git_authorization(credential),

@@ -64,6 +64,7 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
                     tags: spec.tags == Some(true),
                 },
                 paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
+                lfs: spec.lfs == Some(true),
                 destination: clone::Destination::Workspace {
                     name: workspace_name(attempt),
                     directory: spec.directory.as_ref().map(Into::into),
@@ -79,7 +80,6 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
 fn refuse_unsupported(spec: &TaskSpec) -> Result<(), Unsupported> {
     let unsupported = [
         ("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false)))),
-        ("lfs", spec.lfs == Some(true)),
         ("deliver", !matches!(spec.deliver, None | Some(Deliver::Workspace))),
     ];
     let first = unsupported.into_iter().find(|(_, asked)| *asked);
@@ -285,7 +285,6 @@ mod tests {
         };
         assert_eq!(field(r#""submodules":true"#), Some("submodules"));
         assert_eq!(field(r#""submodules":false"#), None);
-        assert_eq!(field(r#""lfs":true"#), Some("lfs"));
         assert_eq!(field(r#""deliver":"archive""#), Some("deliver"));
         assert_eq!(field(r#""deliver":"workspace""#), None);
     }

@@ -15,7 +15,8 @@ use self::answers::Answers;
 pub(crate) use self::answers::sign_in_page;
 use self::route::Route;
 use crate::git_service::{self, GitRequest};
-use crate::site::{Site, empty, respond, set_header};
+use crate::lfs::{self, LfsRequest};
+use crate::site::{Site, empty, escape_path, respond, set_header};
 use crate::world::{AzureDevOps, Provider, Repository};
 
 /// What every call needs to know about its request.
@@ -101,6 +102,9 @@ async fn dispatch(context: &Context<'_>, route: Route, request: Request) -> Resp
 
 async fn serve_git(context: &Context<'_>, names: [&str; 3], rest: &[String], request: Request) -> Response {
     let rest = rest.iter().map(String::as_str).collect::<Vec<_>>();
+    if let Some(wanted) = LfsRequest::from_segments(&rest) {
+        return serve_lfs(context, names, wanted, request).await;
+    }
     let Some(wanted) = GitRequest::from_segments(&rest) else {
         return context.answers.not_found_page();
     };
@@ -114,6 +118,28 @@ async fn serve_git(context: &Context<'_>, names: [&str; 3], rest: &[String], req
             git_service::serve(context.site, directory, wanted, context.caller.name(), request).await
         }
         // Git shows the user a plain text, and the server hides what may not be seen.
+        _ => respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", answers::repository_not_found(name)),
+    }
+}
+
+async fn serve_lfs(
+    context: &Context<'_>,
+    [collection, project, name]: [&str; 3],
+    wanted: LfsRequest,
+    request: Request,
+) -> Response {
+    if !context.caller.has_scope("vso.code") {
+        return context.answers.scope_missing("vso.code");
+    }
+    // git-lfs puts the suffix behind every repository's name.
+    let name = name.strip_suffix(".git").unwrap_or(name);
+    match context.find_repository(collection, Some(project), name) {
+        Some(repository) if !repository.disabled => {
+            let Repository { collection, project, name, .. } = repository;
+            let path = escape_path(&format!("{collection}/{project}/_git/{name}"));
+            let objects = format!("{}/{path}/info/lfs/objects", context.public_url);
+            lfs::serve(context.site, repository, wanted, &objects, request).await
+        }
         _ => respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", answers::repository_not_found(name)),
     }
 }

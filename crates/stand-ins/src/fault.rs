@@ -59,21 +59,23 @@ pub enum Fault {
     SignInPage,
     /// The request is accepted and never answered.
     Stall,
-    /// The connection is cut after so many bytes of the answer that carries a git pack.
+    /// The connection is cut after so many bytes of an answer that carries a git pack or an LFS object.
     CutAfter {
         /// How many bytes are sent before.
         bytes: usize,
     },
-    /// The answer that carries a git pack stops after so many bytes, and goes on when the fault is cleared.
+    /// An answer that carries a git pack or an LFS object stops after so many bytes, and goes on when the fault is cleared.
     PauseAfter {
         /// How many bytes are sent before.
         bytes: usize,
     },
-    /// The answer that carries a git pack comes at about this speed.
+    /// An answer that carries a git pack or an LFS object comes at about this speed.
     SlowPack {
         /// Bytes a second.
         bytes_per_second: usize,
     },
+    /// LFS objects come from their beginning, whatever part of one is asked for.
+    RangeIgnored,
 }
 
 impl Fault {
@@ -132,9 +134,16 @@ impl Faults {
         }
     }
 
+    /// Whether requests for a part of an LFS object are answered with all of it.
+    pub(crate) fn ignores_ranges(&self, path: &str) -> bool {
+        let rules = self.lock();
+        rules.iter().any(|rule| rule.fault == Fault::RangeIgnored && path.contains(&rule.path_part))
+    }
+
     fn find(&self, path: &str, for_packs: bool) -> Option<Fault> {
         self.lock()
             .iter()
+            .filter(|rule| rule.fault != Fault::RangeIgnored)
             .find(|rule| rule.fault.shapes_packs() == for_packs && path.contains(&rule.path_part))
             .map(|rule| rule.fault.clone())
     }
@@ -169,9 +178,11 @@ async fn answer(fault: Fault, provider: Provider) -> Response {
         Fault::SlowBody => streamed(trickle()),
         Fault::SignInPage => crate::azure_devops::sign_in_page(),
         // A pending future ends when the client goes away or the server stops: both drop it.
-        Fault::Stall | Fault::CutAfter { .. } | Fault::PauseAfter { .. } | Fault::SlowPack { .. } => {
-            std::future::pending().await
-        }
+        Fault::Stall
+        | Fault::CutAfter { .. }
+        | Fault::PauseAfter { .. }
+        | Fault::SlowPack { .. }
+        | Fault::RangeIgnored => std::future::pending().await,
     }
 }
 

@@ -11,7 +11,8 @@ use axum::response::Response;
 
 use self::access::{Access, Caller};
 use crate::git_service::{self, GitRequest};
-use crate::site::{Site, empty, respond, segments, set_header};
+use crate::lfs::{self, LfsRequest};
+use crate::site::{Site, empty, escape_path, respond, segments, set_header};
 use crate::world::{Gitlab, Provider, Repository};
 
 /// What every call needs to know about its request.
@@ -67,12 +68,26 @@ async fn dispatch(context: &Context<'_>, request: Request) -> Response {
     serve_git(context, &parts, request).await
 }
 
-/// Finds `{path}[.git]/{git request}` and serves it.
+/// What is wanted of a repository.
+enum Wanted {
+    Git(GitRequest),
+    Lfs(LfsRequest),
+}
+
+impl Wanted {
+    fn from_segments(rest: &[&str]) -> Option<Self> {
+        LfsRequest::from_segments(rest)
+            .map(Self::Lfs)
+            .or_else(|| GitRequest::from_segments(rest).map(Self::Git))
+    }
+}
+
+/// Finds `{path}[.git]/{request of git or LFS}` and serves it.
 async fn serve_git(context: &Context<'_>, parts: &[String], request: Request) -> Response {
     let borrowed = parts.iter().map(String::as_str).collect::<Vec<_>>();
-    let found = [2, 1].iter().find_map(|length| {
+    let found = [4, 3, 2, 1].iter().find_map(|length| {
         let at = borrowed.len().checked_sub(*length)?;
-        Some((at, GitRequest::from_segments(&borrowed[at..])?))
+        Some((at, Wanted::from_segments(&borrowed[at..])?))
     });
     let Some((at, wanted)) = found else {
         return answers::not_found_page();
@@ -81,9 +96,8 @@ async fn serve_git(context: &Context<'_>, parts: &[String], request: Request) ->
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let Some(path) = full.strip_suffix(".git") else {
         // A path without the suffix is sent to the one with it; only reading the references can be redirected.
-        if wanted == GitRequest::Advertisement && request.method() == Method::GET {
-            let location =
-                format!("{}/{}.git/info/refs{query}", context.public_url, calls::escape_path(&full));
+        if matches!(wanted, Wanted::Git(GitRequest::Advertisement)) && request.method() == Method::GET {
+            let location = format!("{}/{}.git/info/refs{query}", context.public_url, escape_path(&full));
             return redirect(StatusCode::MOVED_PERMANENTLY, &location);
         }
         return answers::not_found_page();
@@ -97,8 +111,7 @@ async fn serve_git(context: &Context<'_>, parts: &[String], request: Request) ->
     };
     if let Some(repository) = context.moved(path).filter(|repository| caller.may_read(repository)) {
         let tail = borrowed[at..].join("/");
-        let location =
-            format!("{}/{}.git/{tail}{query}", context.public_url, calls::escape_path(&repository.path));
+        let location = format!("{}/{}.git/{tail}{query}", context.public_url, escape_path(&repository.path));
         return redirect(StatusCode::MOVED_PERMANENTLY, &location);
     }
     let Some(repository) = context.find(path).filter(|repository| caller.may_read(repository)) else {
@@ -110,7 +123,16 @@ async fn serve_git(context: &Context<'_>, parts: &[String], request: Request) ->
     if repository.disabled {
         return answers::git_forbidden("The repository of this project is disabled.");
     }
-    git_service::serve(context.site, &repository.directory, wanted, caller.name(), request).await
+    match wanted {
+        Wanted::Git(wanted) => {
+            git_service::serve(context.site, &repository.directory, wanted, caller.name(), request).await
+        }
+        Wanted::Lfs(wanted) => {
+            let path = escape_path(&repository.path);
+            let objects = format!("{}/{path}.git/gitlab-lfs/objects", context.public_url);
+            lfs::serve(context.site, repository, wanted, &objects, request).await
+        }
+    }
 }
 
 fn redirect(status: StatusCode, location: &str) -> Response {

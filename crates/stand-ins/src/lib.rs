@@ -7,7 +7,7 @@
 //!
 //! In reading order: `world` (what there is), `authority` (certificates), `running` (start and stop), `site` (what
 //! both servers share for one request), `azure_devops` and `gitlab` (the two servers), `git_service` (git over HTTP
-//! through `git http-backend`).
+//! through `git http-backend`), `lfs` (the batch API and objects of Git LFS).
 
 mod authority;
 mod azure_devops;
@@ -16,6 +16,7 @@ mod credential;
 mod fault;
 mod git_service;
 mod gitlab;
+mod lfs;
 mod recorder;
 mod repository;
 mod running;

@@ -10,11 +10,14 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::Response;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::fault::Faults;
 use crate::recorder::Recorder;
 use crate::world::{AzureDevOps, Gitlab, Provider, World};
+
+/// What is escaped in a path inside of a URL.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// Which server a site is, with its settings.
 pub(crate) enum Product {
@@ -114,6 +117,11 @@ pub(crate) fn segments(path: &str) -> Option<Vec<String>> {
         .filter(|segment| !segment.is_empty())
         .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(|text| text.into_owned()))
         .collect()
+}
+
+/// A path as it stands in a URL.
+pub(crate) fn escape_path(path: &str) -> String {
+    utf8_percent_encode(path, PATH).to_string()
 }
 
 /// The decoded value of one key of a query; the key is compared without regard to case.

@@ -95,12 +95,18 @@ pub(super) static LFS_FAILED: Entry = Entry {
     code: "lfs_failed",
     stages: &[Stage::Checkout],
     cause: "An object of Git LFS could not be had",
-    remedies: &["Check that the object exists on the server's LFS store."],
-    seen: "The server's answer for the object that is named.",
-    why: "The object was never pushed (`git lfs push --all`), or LFS is off for the repository. Azure DevOps Services has no LFS over SSH.",
-    on_azure_devops: "Use the https URL: LFS does not work over SSH there.",
-    on_gitlab: "Settings → General → Visibility, project features, permissions → Git Large File Storage.",
-    on_host: "",
+    remedies: &[
+        "Check that the object exists in the server's LFS store, and that the credential may read it.",
+        "Clone without LFS: the files stay pointers.",
+    ],
+    seen: "The answer of the batch API for the repository, or for the object that is named with its path; or the bytes \
+           and the SHA-256 of what came, compared with the pointer. Only the declared server is asked, whatever \
+           .lfsconfig says, and a download that it says is at another place is not followed.",
+    why: "The object was never pushed (`git lfs push --all`), LFS is off for the repository, the server sends its clients \
+          on to an object store, or an SSH key is all there is: LFS goes over HTTPS.",
+    on_azure_devops: "Use the https URL, or name a token by api_credential in [servers.<name>], or --api-pat-file: LFS does not work over SSH there.",
+    on_gitlab: "Settings → General → Visibility, project features, permissions → Git Large File Storage; with an object store also proxy_download for lfs.",
+    on_host: "For SSH remotes, set api_credential in [servers.<name>], or --api-pat-file, to a token that may read the repository.",
 };
 
 pub(super) static DELIVERY_FAILED: Entry = Entry {

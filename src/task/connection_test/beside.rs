@@ -14,7 +14,6 @@ use crate::git;
 use crate::policy::{NotDeclared, Refusal};
 use crate::provider::detect::Identified;
 use crate::provider::{Place, ProviderError, gitlab};
-use crate::remote_url::{RemoteUrl, Scheme};
 use crate::report::{Stage, StageRecord, Status};
 use crate::task::diagnose::{self, Failure};
 use crate::task::login;
@@ -94,7 +93,7 @@ impl Test<'_> {
         place: &Place,
         credential: &Credential,
     ) -> Result<(), Failure> {
-        let url = rest_url(place, &target.server);
+        let url = login::rest_url(place, &target.server);
         let server = self.tools.policy.admit(&url).map_err(|refusal| Failure::Target(refusal.into()))?;
         if server.name != target.server.name {
             let host = NotDeclared::Host(url.host().to_owned());
@@ -176,28 +175,14 @@ fn ends_test(failed: &Failure) -> bool {
     }
 }
 
-/// Where the API of a place is that git reaches by SSH: below the URL that the operator declared for the server.
-/// A URL for SSH says nothing of a port for HTTPS or of GitLab's relative root.
-fn rest_url(place: &Place, server: &Server) -> RemoteUrl {
-    let https = place.canonical_https();
-    let base = &server.url;
-    if base.scheme() == Scheme::Ssh {
-        return https;
-    }
-    let declared = base.with_path(https.path());
-    if base.contains(&declared) {
-        declared
-    } else {
-        base.with_path(&format!("{}{}", base.path(), https.path()))
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::provider::Provider;
     use crate::provider::detect::{Known, over_ssh};
+    use crate::remote_url::RemoteUrl;
+    use crate::task::login::rest_url;
 
     fn url(text: &str) -> RemoteUrl {
         RemoteUrl::parse(text).unwrap()

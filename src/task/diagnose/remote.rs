@@ -138,6 +138,7 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::Protocol { first_bytes } => {
             (Code::UnexpectedAnswer, format!("{seen}; it begins with `{first_bytes}`"), vec![])
         }
+        git::Error::Lfs(error) => super::lfs::finding(error, subject),
         git::Error::ReferenceInvalid { .. }
         | git::Error::ReferenceNotFound { .. }
         | git::Error::Empty

@@ -1,6 +1,5 @@
 //! The tasks that look something up, as they come from the wire and go back to it.
 
-use sortie_protocol::AttemptId;
 use sortie_protocol::report as wire;
 use sortie_protocol::task::{DEFAULT_REFERENCES, MAX_REFERENCES, TaskSpec};
 
@@ -149,6 +148,7 @@ pub(super) fn compare_to_wire(report: &compare::Report, asked: &str) -> wire::Co
 #[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::json;
+    use sortie_protocol::AttemptId;
     use sortie_protocol::report::TaskOutput;
 
     use super::*;

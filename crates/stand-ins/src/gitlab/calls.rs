@@ -5,18 +5,15 @@ use std::collections::BTreeSet;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::access::{self, Access, Caller};
 use super::{Context, answers, contents, redirect};
 use crate::repository::References;
-use crate::site::{query_value, segments, set_header};
+use crate::site::{escape_path, query_value, segments, set_header};
 use crate::world::{Repository, Token, TokenKind};
 
-/// What is escaped in a path inside of a URL.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 /// The first release with `/metadata`.
 const METADATA_SINCE: (u32, u32) = (15, 2);
 /// The first release with `/personal_access_tokens/self`.
@@ -337,10 +334,6 @@ async fn project_json(context: &Context<'_>, id: usize, repository: &Repository)
 fn unreadable(error: &std::io::Error) -> Response {
     tracing::warn!(%error, "a repository could not be read");
     answers::message(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error")
-}
-
-pub(super) fn escape_path(path: &str) -> String {
-    utf8_percent_encode(path, PATH).to_string()
 }
 
 impl Context<'_> {
