@@ -4,16 +4,21 @@
 //! over the network goes through [`crate::dial`], under the deadline, the cancel token and the limits of a
 //! [`Control`].
 
+mod archive;
 mod blocking;
+mod bundle;
 mod checkout;
 mod clone;
+mod contents;
 mod control;
 mod engine;
 mod error;
 mod http;
+mod objects;
 mod pkt;
 mod references;
 mod refname;
+mod sink;
 mod ssh_stream;
 mod summary;
 mod survey;
@@ -28,11 +33,15 @@ use crate::remote_url::RemoteUrl;
 use crate::secret::Secret;
 use crate::ssh;
 
+pub use archive::{ArchiveFormat, ArchiveRequest, Archived, archive};
+pub use bundle::{BundleRequest, Bundled, bundle};
 pub use clone::{CloneRequest, CloneWarning, Cloned, clone};
+pub use contents::{Contents, ContentsLimits, FileContent, FileKind, contents};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use engine::{InitializationError, initialize};
 pub use error::{Error, Limit, PackProblem};
 pub use refname::is_acceptable_name;
+pub use sink::ChannelSink;
 pub use summary::{Summary, summarize};
 
 /// A repository on a server, with the means to reach it.

@@ -25,6 +25,20 @@ pub enum Limit {
     PathDepth,
     /// References that the server lists.
     References,
+    /// Bytes of an archive, or of what it holds.
+    ArchiveBytes,
+    /// Bytes of a bundle.
+    BundleBytes,
+    /// Bytes of one directory's list.
+    TreeBytes,
+    /// Bytes of one file that is stored as a delta.
+    DeltaBytes,
+    /// Files that are given inline.
+    InlineFiles,
+    /// Bytes of one file that is given inline.
+    InlineFileBytes,
+    /// Bytes of all files that are given inline, with their paths.
+    InlineBytes,
 }
 
 impl Limit {
@@ -38,6 +52,13 @@ impl Limit {
             Self::PathBytes => "bytes in one path",
             Self::PathDepth => "directories above one file",
             Self::References => "references",
+            Self::ArchiveBytes => "bytes in the archive",
+            Self::BundleBytes => "bytes in the bundle",
+            Self::TreeBytes => "bytes in the list of one directory",
+            Self::DeltaBytes => "bytes in one file that is stored as a delta",
+            Self::InlineFiles => "files to give inline",
+            Self::InlineFileBytes => "bytes in one file to give inline",
+            Self::InlineBytes => "bytes in files to give inline",
         }
     }
 }
@@ -201,6 +222,23 @@ pub enum Error {
         /// The path, without control characters.
         path: String,
     },
+    /// The commit has none of the paths that were named.
+    #[error("the commit has no path `{path}`")]
+    PathNotFound {
+        /// The first of them, without control characters.
+        path: String,
+        /// Paths that are like it, the most alike first.
+        near: Vec<String>,
+    },
+    /// A part of the history is not there, and the whole is needed.
+    #[error("the repository has only a part of its history")]
+    Shallow,
+    /// Whoever was to take the result did not.
+    #[error("the result could not be handed on: {source}")]
+    Delivery {
+        /// What it said.
+        source: io::Error,
+    },
     /// The task was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -261,7 +299,8 @@ impl Error {
                 Stage::Repository
             }
             Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
-            Self::TargetNotEmpty { .. } => Stage::Deliver,
+            Self::TargetNotEmpty { .. } | Self::Shallow | Self::Delivery { .. } => Stage::Deliver,
+            Self::PathNotFound { .. } => Stage::Checkout,
             _ => running.unwrap_or(Stage::References),
         }
     }

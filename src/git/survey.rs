@@ -158,7 +158,7 @@ fn missing() -> Error {
 
 /// Whether a name in a tree must not be written: it leads elsewhere, or some file system takes it for git's
 /// own directory. A `.gitmodules` that is a symbolic link makes git read what it does not mean to.
-fn is_unsafe_name(name: &[u8], is_symlink: bool) -> bool {
+pub(super) fn is_unsafe_name(name: &[u8], is_symlink: bool) -> bool {
     if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
         return true;
     }

@@ -166,6 +166,7 @@ catalogue! {
     TargetNotEmpty => clone::TARGET_NOT_EMPTY,
     DiskFull => clone::DISK_FULL,
     UnsafePath => clone::UNSAFE_PATH,
+    PathNotFound => clone::PATH_NOT_FOUND,
     SubmoduleNotAllowed => clone::SUBMODULE_NOT_ALLOWED,
     LfsFailed => clone::LFS_FAILED,
     DeliveryFailed => clone::DELIVERY_FAILED,

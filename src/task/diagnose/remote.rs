@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Finding, Subject, connection};
 use crate::credential::CredentialKind;
 use crate::dial::HttpError;
-use crate::git;
+use crate::git::{self, Limit};
 use crate::provider::rest::MAX_RETRY_AFTER;
 use crate::provider::{Denied, Provider, ProviderError};
 use crate::remote_url::RemoteUrl;
@@ -147,6 +147,9 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         | git::Error::TooLarge { .. }
         | git::Error::PackCorrupt(_)
         | git::Error::UnsafePath { .. }
+        | git::Error::PathNotFound { .. }
+        | git::Error::Shallow
+        | git::Error::Delivery { .. }
         | git::Error::Cancelled
         | git::Error::DeadlineExceeded
         | git::Error::Internal { .. } => repository(error),
@@ -164,9 +167,21 @@ fn repository(error: &git::Error) -> Finding {
             (Code::DeliveryFailed, seen, vec![format!("Let the agent's user write to {}.", path.display())])
         }
         git::Error::DiskFull { path } => (Code::DiskFull, path.display().to_string(), vec![]),
+        git::Error::TooLarge {
+            what: Limit::InlineFiles | Limit::InlineFileBytes | Limit::InlineBytes, ..
+        } => {
+            let remedy = "Name fewer or smaller files, or have an archive delivered.";
+            (Code::TooLarge, seen, vec![remedy.to_owned()])
+        }
         git::Error::TooLarge { .. } => (Code::TooLarge, seen, vec![]),
         git::Error::PackCorrupt(_) => (Code::PackCorrupt, seen, vec![]),
         git::Error::UnsafePath { path } => (Code::UnsafePath, format!("`{path}`"), vec![]),
+        git::Error::PathNotFound { near, .. } => (Code::PathNotFound, seen, perhaps(near)),
+        git::Error::Shallow => {
+            let remedy = "Have an archive or a workspace delivered: a bundle takes the whole history.";
+            (Code::DeliveryFailed, seen, vec![remedy.to_owned()])
+        }
+        git::Error::Delivery { .. } => (Code::DeliveryFailed, seen, vec![]),
         git::Error::Cancelled => (Code::Cancelled, String::new(), vec![]),
         git::Error::DeadlineExceeded => (Code::DeadlineExceeded, String::new(), vec![]),
         other => (Code::Internal, other.to_string(), vec![]),
