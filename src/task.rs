@@ -6,6 +6,7 @@
 pub mod clone;
 pub mod connection_test;
 mod diagnose;
+mod inline;
 mod login;
 mod stages;
 mod stop;

@@ -142,6 +142,7 @@ const LATER: &[(&str, &str)] = &[
     ("pack_corrupt", "clones of damaged packs"),
     ("disk_full", "clones onto a full disk"),
     ("unsafe_path", "clones of hostile trees"),
+    ("path_not_found", "clones that deliver named paths"),
     ("submodule_not_allowed", "clones with submodules"),
     ("lfs_failed", "clones with LFS"),
     ("delivery_failed", "delivery of artifacts"),

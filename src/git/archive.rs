@@ -195,7 +195,8 @@ fn without_overlap(mut selected: Selected) -> Selected {
     selected.found.sort_by_cached_key(|(path, _)| with_slash(path));
     let mut kept: Vec<(Vec<u8>, (EntryKind, ObjectId))> = Vec::new();
     for entry in selected.found {
-        let is_within = kept.last().is_some_and(|last| with_slash(&entry.0).starts_with(&with_slash(&last.0)));
+        let is_within =
+            kept.last().is_some_and(|last| with_slash(&entry.0).starts_with(&with_slash(&last.0)));
         if !is_within {
             kept.push(entry);
         }
@@ -286,19 +287,37 @@ impl<'a> Writer<'a> {
                 self.directory.add(form, &record, self.written);
                 self.write(&bytes)
             }
-            (Body::Large(item), Form::Tar(form)) => self.large_in_tar(form, objects, &item, piece.content_bytes),
-            (Body::Large(item), Form::Zip(form)) => self.large_in_zip(form, objects, &item, piece.content_bytes),
-            (Body::Zip(..), Form::Tar(_)) => Err(Error::Internal { what: "mixing formats", class: 0, code: 0 }),
+            (Body::Large(item), Form::Tar(form)) => {
+                self.large_in_tar(form, objects, &item, piece.content_bytes)
+            }
+            (Body::Large(item), Form::Zip(form)) => {
+                self.large_in_zip(form, objects, &item, piece.content_bytes)
+            }
+            (Body::Zip(..), Form::Tar(_)) => {
+                Err(Error::Internal { what: "mixing formats", class: 0, code: 0 })
+            }
         }
     }
 
-    fn large_in_tar(&mut self, form: &tar::Form, objects: &Objects, item: &Item, size: u64) -> Result<(), Error> {
+    fn large_in_tar(
+        &mut self,
+        form: &tar::Form,
+        objects: &Objects,
+        item: &Item,
+        size: u64,
+    ) -> Result<(), Error> {
         self.write(&form.head_of_file(item, size))?;
         objects.stream(&item.id, size, |piece| self.write(piece))?;
         self.write(tar::Form::padding(size))
     }
 
-    fn large_in_zip(&mut self, form: &zip::Form, objects: &Objects, item: &Item, size: u64) -> Result<(), Error> {
+    fn large_in_zip(
+        &mut self,
+        form: &zip::Form,
+        objects: &Objects,
+        item: &Item,
+        size: u64,
+    ) -> Result<(), Error> {
         let offset = self.written;
         let mut open = zip::Open::begin(form, item, size);
         objects.stream(&item.id, size, |piece| {

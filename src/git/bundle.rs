@@ -56,7 +56,11 @@ pub fn bundle(
     control: &Control,
 ) -> Result<Bundled, Error> {
     control.check()?;
-    super::initialize().map_err(|error| Error::Internal { what: "setting up", class: 0, code: error.code })?;
+    super::initialize().map_err(|error| Error::Internal {
+        what: "setting up",
+        class: 0,
+        code: error.code,
+    })?;
     let opened = Repository::open(repository).map_err(|error| internal("opening the repository", &error))?;
     if opened.is_shallow() {
         return Err(Error::Shallow);

@@ -121,7 +121,12 @@ pub fn contents(
     }
 }
 
-fn content(objects: &Objects, kind: EntryKind, id: ObjectId, limits: &ContentsLimits) -> Result<Vec<u8>, Error> {
+fn content(
+    objects: &Objects,
+    kind: EntryKind,
+    id: ObjectId,
+    limits: &ContentsLimits,
+) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     if matches!(kind, EntryKind::Directory | EntryKind::Submodule) {
         return Ok(content);

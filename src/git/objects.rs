@@ -183,7 +183,9 @@ fn packed(objects: &Path, id: &oid) -> Result<Option<Option<Box<dyn Read>>>, Err
         // A pack that goes away meanwhile has its objects elsewhere.
         let Ok(index) = gix_pack::index::File::at(&path, HashKind::Sha1) else { continue };
         let Some(position) = index.lookup(id) else { continue };
-        let Ok(pack) = gix_pack::data::File::at(path.with_extension("pack"), HashKind::Sha1) else { continue };
+        let Ok(pack) = gix_pack::data::File::at(path.with_extension("pack"), HashKind::Sha1) else {
+            continue;
+        };
         let entry = pack.entry(index.pack_offset_at_index(position)).map_err(|_| damaged(None))?;
         match entry.header {
             gix_pack::data::entry::Header::Blob => {}
@@ -227,5 +229,6 @@ const LFS_POINTER_BYTES: std::ops::RangeInclusive<usize> = 100..=1024;
 
 /// Whether the content of a file is a pointer of Git LFS.
 pub(super) fn is_lfs_pointer(content: &[u8]) -> bool {
-    LFS_POINTER_BYTES.contains(&content.len()) && content.starts_with(b"version https://git-lfs.github.com/spec/")
+    LFS_POINTER_BYTES.contains(&content.len())
+        && content.starts_with(b"version https://git-lfs.github.com/spec/")
 }

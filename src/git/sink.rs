@@ -29,16 +29,19 @@ impl ChannelSink {
     fn hand_on(&mut self) -> io::Result<()> {
         let piece = self.piece.split().freeze();
         let (sender, control) = (&self.sender, &self.control);
-        self.runtime.block_on(async move {
-            tokio::select! {
-                biased;
-                () = control.cancel.cancelled() => Err(ErrorKind::Interrupted),
-                () = tokio::time::sleep_until(control.deadline) => Err(ErrorKind::TimedOut),
-                sent = sender.send(piece) => sent.map_err(|_| ErrorKind::BrokenPipe),
-            }
-        })
-        // `Interrupted` would be tried again.
-        .map_err(|kind| if kind == ErrorKind::Interrupted { ErrorKind::ConnectionAborted } else { kind }.into())
+        self.runtime
+            .block_on(async move {
+                tokio::select! {
+                    biased;
+                    () = control.cancel.cancelled() => Err(ErrorKind::Interrupted),
+                    () = tokio::time::sleep_until(control.deadline) => Err(ErrorKind::TimedOut),
+                    sent = sender.send(piece) => sent.map_err(|_| ErrorKind::BrokenPipe),
+                }
+            })
+            // `Interrupted` would be tried again.
+            .map_err(|kind| {
+                if kind == ErrorKind::Interrupted { ErrorKind::ConnectionAborted } else { kind }.into()
+            })
     }
 }
 

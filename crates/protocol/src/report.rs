@@ -234,6 +234,53 @@ pub struct CloneReport {
     pub warnings: Vec<Diagnosis>,
     /// Why it failed; null where it succeeded.
     pub diagnosis: Option<Diagnosis>,
+    /// The files that were asked for inline; the member is missing where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<FileContent>,
+}
+
+/// One path of a commit and what is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileContent {
+    /// The path from the root of the tree.
+    pub path: String,
+    /// What it leads to.
+    pub kind: FileKind,
+    /// The size of the content, in bytes.
+    pub bytes: u64,
+    /// Whether the content is a pointer of Git LFS.
+    pub is_lfs_pointer: bool,
+    /// How `content` is written.
+    pub encoding: ContentEncoding,
+    /// The content as it is in the commit; of a symbolic link where it leads; empty for directories and submodules.
+    pub content: String,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// A file.
+    File,
+    /// A file that may be run.
+    Executable,
+    /// A symbolic link, which is not followed.
+    Symlink,
+    /// A directory, which is not read.
+    Directory,
+    /// A submodule, which is not read.
+    Submodule,
+}
+
+/// How the content of a file is written in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ContentEncoding {
+    /// As it is.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// Base64 with padding, where it is no text or would be longer otherwise.
+    #[serde(rename = "base64")]
+    Base64,
 }
 
 /// Where the objects of a clone came from.

@@ -59,7 +59,8 @@ impl Attributes {
         let Ok(base) = gix_object::bstr::BStr::new(directory).to_path() else { return };
         let source = base.join(".gitattributes");
         let is_root = directory.is_empty();
-        let _ = self.search.add_patterns_buffer(content, source, Some(Path::new("")), &mut self.names, is_root);
+        let _ =
+            self.search.add_patterns_buffer(content, source, Some(Path::new("")), &mut self.names, is_root);
         self.outcome = Outcome::default();
         self.outcome.initialize_with_selection(&self.names, NAMES);
     }
@@ -93,7 +94,8 @@ impl Attributes {
 /// As git's `convert_attrs` puts them together, without any configuration: only line ends of Windows are made.
 fn line_ends(text: StateRef<'_>, crlf: StateRef<'_>, eol: StateRef<'_>) -> Option<AttributesDigest> {
     let is = |state: StateRef<'_>, wanted: &[u8]| state.as_bstr().is_some_and(|value| value == wanted);
-    let is_known = |state| matches!(state, StateRef::Set | StateRef::Unset) || is(state, b"auto") || is(state, b"input");
+    let is_known =
+        |state| matches!(state, StateRef::Set | StateRef::Unset) || is(state, b"auto") || is(state, b"input");
     // `crlf` is the older name of `text`.
     let text = if is_known(text) { text } else { crlf };
     if text == StateRef::Unset || !is(eol, b"crlf") {

@@ -71,7 +71,12 @@ impl Form {
                 let limit = control.limits.max_path_bytes;
                 return Err(Error::TooLarge { what: Limit::PathBytes, limit });
             }
-            return Ok(Piece { body: Body::Large(item), content_bytes: size, is_pointer: false, is_substituted });
+            return Ok(Piece {
+                body: Body::Large(item),
+                content_bytes: size,
+                is_pointer: false,
+                is_substituted,
+            });
         }
         check_size(&item, scratch.content.len() as u64, control)?;
         let is_file = matches!(item.kind, EntryKind::File | EntryKind::Executable);
@@ -103,7 +108,6 @@ fn check_size(item: &Item, size: u64, control: &Control) -> Result<(), Error> {
 fn convert(item: &Item, content: &[u8], converted: &mut Vec<u8>) -> Result<bool, Error> {
     let Some(line_ends) = item.line_ends.filter(|_| content.contains_str("\n")) else { return Ok(false) };
     let configuration = gix_filter::eol::Configuration::default();
-    gix_filter::eol::convert_to_worktree(content, line_ends, converted, configuration).map_err(|_| {
-        Error::Internal { what: "changing line ends", class: 0, code: 0 }
-    })
+    gix_filter::eol::convert_to_worktree(content, line_ends, converted, configuration)
+        .map_err(|_| Error::Internal { what: "changing line ends", class: 0, code: 0 })
 }

@@ -41,7 +41,7 @@ impl Form {
             extend(&mut extended, "mtime", self.time.to_string().as_bytes());
         }
         let mut bytes = Vec::new();
-        self.header(&mut bytes, b'g', b"pax_global_header", 0o666 & !UMASK, extended.len() as u64, &[], &[]);
+        self.header(&mut bytes, b'g', b"pax_global_header", 0o666, extended.len() as u64, &[], &[]);
         push_padded(&mut bytes, &extended);
         bytes
     }
@@ -113,7 +113,16 @@ impl Form {
     }
 
     #[allow(clippy::too_many_arguments)] // These are the fields of the format.
-    fn header(&self, bytes: &mut Vec<u8>, flag: u8, name: &[u8], mode: u32, size: u64, link: &[u8], prefix: &[u8]) {
+    fn header(
+        &self,
+        bytes: &mut Vec<u8>,
+        flag: u8,
+        name: &[u8],
+        mode: u32,
+        size: u64,
+        link: &[u8],
+        prefix: &[u8],
+    ) {
         let mut header = [0u8; BLOCK];
         let mut put = |start: usize, value: &[u8]| {
             if let Some(field) = header.get_mut(start..start + value.len()) {
@@ -158,7 +167,11 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match slash {
         Some(position) if position > 0 => {
             let rest = path.get(position + 1..).unwrap_or_default();
-            if rest.len() <= NAME.len() { (path.get(..position).unwrap_or_default(), rest) } else { (&[], path) }
+            if rest.len() <= NAME.len() {
+                (path.get(..position).unwrap_or_default(), rest)
+            } else {
+                (&[], path)
+            }
         }
         _ => (&[], path),
     }

@@ -152,7 +152,12 @@ impl<'a> Surveyor<'a> {
     }
 
     /// Looks at everything at a path, given what is there, and at the attributes of the directories above.
-    pub(super) fn survey(&mut self, path: &[u8], root: ObjectId, found: (EntryKind, ObjectId)) -> Result<(), Error> {
+    pub(super) fn survey(
+        &mut self,
+        path: &[u8],
+        root: ObjectId,
+        found: (EntryKind, ObjectId),
+    ) -> Result<(), Error> {
         let limits = self.control.limits;
         let mut above = root;
         let mut depth = 0;

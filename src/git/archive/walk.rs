@@ -108,7 +108,13 @@ impl Walk {
     }
 
     /// Takes an entry whose path stands in `self.path`.
-    fn visit(&mut self, kind: EntryKind, id: ObjectId, wanted: &Wanted, parent_bytes: usize) -> Result<(), Error> {
+    fn visit(
+        &mut self,
+        kind: EntryKind,
+        id: ObjectId,
+        wanted: &Wanted,
+        parent_bytes: usize,
+    ) -> Result<(), Error> {
         let is_directory = kind == EntryKind::Directory;
         let is_unwanted = match wanted {
             Wanted::Whole => false,
@@ -155,7 +161,15 @@ impl Walk {
             has_attributes = true;
         }
         let path_bytes = self.path.len();
-        self.frames.push(Frame { tree, id, offset: 0, path_bytes, is_written: false, is_whole, has_attributes });
+        self.frames.push(Frame {
+            tree,
+            id,
+            offset: 0,
+            path_bytes,
+            is_written: false,
+            is_whole,
+            has_attributes,
+        });
         Ok(())
     }
 
@@ -172,7 +186,9 @@ impl Walk {
 
     fn write_directories(&mut self) {
         for position in 0..self.frames.len() {
-            let Some(frame) = self.frames.get_mut(position).filter(|frame| !frame.is_written) else { continue };
+            let Some(frame) = self.frames.get_mut(position).filter(|frame| !frame.is_written) else {
+                continue;
+            };
             frame.is_written = true;
             let (id, path_bytes) = (frame.id, frame.path_bytes);
             let path = self.path.get(..path_bytes).unwrap_or_default();

@@ -81,7 +81,9 @@ impl Form {
         let year = u16::try_from(when.year() - 1980).unwrap_or(0);
         Self {
             time: u32::try_from(time.min(i32::MAX as u64)).unwrap_or(0),
-            dos_time: u16::from(when.hour()) << 11 | u16::from(when.minute()) << 5 | u16::from(when.second()) / 2,
+            dos_time: u16::from(when.hour()) << 11
+                | u16::from(when.minute()) << 5
+                | u16::from(when.second()) / 2,
             dos_date: year << 9 | u16::from(u8::from(when.month())) << 5 | u16::from(when.day()),
             comment: commit.to_string(),
         }

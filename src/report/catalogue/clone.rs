@@ -71,7 +71,9 @@ pub(super) static PATH_NOT_FOUND: Entry = Entry {
     code: "path_not_found",
     stages: &[Stage::Checkout],
     cause: "None of the paths that the task names is in the commit",
-    remedies: &["Look at the spelling, with upper and lower case, and whether the reference is the right one."],
+    remedies: &[
+        "Look at the spelling, with upper and lower case, and whether the reference is the right one.",
+    ],
     seen: "Each path of the task was looked up in the commit's tree; the summary names the first, the remedies what is like it.",
     why: "A path is misspelled, was moved or removed, or is on another branch. Paths begin at the root of the repository and have no wildcards.",
     on_azure_devops: "Repos → Files, with the branch chosen above, shows what is there.",

@@ -168,7 +168,8 @@ fn repository(error: &git::Error) -> Finding {
         }
         git::Error::DiskFull { path } => (Code::DiskFull, path.display().to_string(), vec![]),
         git::Error::TooLarge {
-            what: Limit::InlineFiles | Limit::InlineFileBytes | Limit::InlineBytes, ..
+            what: Limit::InlineFiles | Limit::InlineFileBytes | Limit::InlineBytes,
+            ..
         } => {
             let remedy = "Name fewer or smaller files, or have an archive delivered.";
             (Code::TooLarge, seen, vec![remedy.to_owned()])
