@@ -157,13 +157,10 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     if path.len() <= NAME.len() {
         return (&[], path);
     }
-    // The last slash at which the prefix fits. That may be the one at the end of a directory, as with git.
-    let mut end = path.len();
-    if path.last() == Some(&b'/') {
-        end -= 1;
-    }
-    let end = end.min(PREFIX.len()).min(path.len() - 1);
-    let slash = path.get(..=end).and_then(|beginning| beginning.iter().rposition(|byte| *byte == b'/'));
+    // The last slash at which the prefix fits; the one at the end of a directory is none.
+    let end = path.len() - usize::from(path.last() == Some(&b'/'));
+    let beginning = path.get(..end.min(PREFIX.len())).unwrap_or_default();
+    let slash = beginning.iter().rposition(|byte| *byte == b'/');
     match slash {
         Some(position) if position > 0 => {
             let rest = path.get(position + 1..).unwrap_or_default();
