@@ -12,7 +12,7 @@ use crate::git::Error;
 const FULL: u32 = u32::MAX;
 
 /// Version 4.5 of the format on Unix, whose modes stand in the directory.
-const MADE_BY: u16 = 3 << 8 | 45;
+const MADE_BY: u16 = (3 << 8) | 45;
 
 /// Names are UTF-8.
 const FLAG_UTF8: u16 = 1 << 11;
@@ -81,10 +81,10 @@ impl Form {
         let year = u16::try_from(when.year() - 1980).unwrap_or(0);
         Self {
             time: u32::try_from(time.min(i32::MAX as u64)).unwrap_or(0),
-            dos_time: u16::from(when.hour()) << 11
-                | u16::from(when.minute()) << 5
-                | u16::from(when.second()) / 2,
-            dos_date: year << 9 | u16::from(u8::from(when.month())) << 5 | u16::from(when.day()),
+            dos_time: (u16::from(when.hour()) << 11)
+                | (u16::from(when.minute()) << 5)
+                | (u16::from(when.second()) / 2),
+            dos_date: (year << 9) | (u16::from(u8::from(when.month())) << 5) | u16::from(when.day()),
             comment: commit.to_string(),
         }
     }
@@ -276,7 +276,7 @@ impl Directory {
         push2(bytes, 0);
         push2(bytes, 0);
         let directory = u32::from(record.mode() & 0o170_000 == 0o040_000) * 0x10;
-        push4(bytes, record.mode() << 16 | directory);
+        push4(bytes, (record.mode() << 16) | directory);
         push4(bytes, low(offset));
         bytes.extend_from_slice(&record.name);
         form.extended_time(bytes);
