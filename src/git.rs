@@ -4,8 +4,10 @@
 //! over the network goes through [`crate::dial`], under the deadline, the cancel token and the limits of a
 //! [`Control`].
 
+mod archive;
 mod attach;
 mod blocking;
+mod bundle;
 mod checkout;
 mod clone;
 mod control;
@@ -40,6 +42,8 @@ use crate::remote_url::RemoteUrl;
 use crate::secret::Secret;
 use crate::ssh;
 
+pub use archive::{ArchiveFormat, ArchiveRequest, Archived, archive};
+pub use bundle::{BundleRequest, Bundled, bundle};
 pub use clone::{Bare, CloneRequest, CloneWarning, Cloned, Draft, clone, draft, with_bare};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use error::{Error, Limit, PackProblem};

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api_credential;
+mod archive;
 mod azure;
 mod bad_input;
 mod bounded;
 mod broken_answers;
+mod bundle;
 mod catalogue;
 mod cli;
 mod clone;

@@ -57,7 +57,7 @@ impl FetchedFiles {
             return Ok(self);
         }
         let paths = self.missing.iter().take(MAX_NAMED_PATHS).map(|path| scrubbed(path.as_bytes())).collect();
-        Err(Error::PathNotFound { paths })
+        Err(Error::PathNotFound { paths, near: Vec::new() })
     }
 }
 

@@ -60,6 +60,7 @@ fn result(number: u32) -> AttemptResult {
         stages: vec![],
         warnings: vec![],
         diagnosis: None,
+        contents: vec![],
     };
     AttemptResult {
         attempt: attempt(number),

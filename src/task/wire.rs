@@ -201,6 +201,7 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         stages: report.stages.iter().map(wire_stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
+        contents: Vec::new(),
     }
 }
 

@@ -260,6 +260,9 @@ pub struct CloneReport {
     pub warnings: Vec<Diagnosis>,
     /// Why it failed; null where it succeeded.
     pub diagnosis: Option<Diagnosis>,
+    /// The files that were asked for inline; the member is missing where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<FileContent>,
 }
 
 /// Where the objects of a clone came from.

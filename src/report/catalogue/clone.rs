@@ -31,18 +31,6 @@ pub(super) static PACK_CORRUPT: Entry = Entry {
     on_host: "",
 };
 
-pub(super) static PATH_NOT_FOUND: Entry = Entry {
-    code: "path_not_found",
-    stages: &[Stage::Checkout],
-    cause: "Nothing of what was asked for is in the commit",
-    remedies: &["Check the paths: they begin at the repository's root, and upper and lower case count."],
-    seen: "The trees of the commit have no entry at any of the paths.",
-    why: "The files are on another branch, were moved or deleted, or the path is spelled in another way.",
-    on_azure_devops: "Repos → Files, with the branch chosen, shows what is there.",
-    on_gitlab: "Code → Repository, with the branch chosen, shows what is there.",
-    on_host: "",
-};
-
 pub(super) static TARGET_NOT_EMPTY: Entry = Entry {
     code: "target_not_empty",
     stages: CLONE,
@@ -76,6 +64,20 @@ pub(super) static UNSAFE_PATH: Entry = Entry {
     why: "Somebody crafted the tree, or a tool wrote it wrongly. Git itself refuses such trees in newer versions.",
     on_azure_devops: "Repos → Commits shows who pushed it.",
     on_gitlab: "Code → Commits shows who pushed it.",
+    on_host: "",
+};
+
+pub(super) static PATH_NOT_FOUND: Entry = Entry {
+    code: "path_not_found",
+    stages: &[Stage::Checkout],
+    cause: "None of the paths that the task names is in the commit",
+    remedies: &[
+        "Look at the spelling, with upper and lower case, and whether the reference is the right one.",
+    ],
+    seen: "Each path of the task was looked up in the commit's tree; the summary names the first, the remedies what is like it.",
+    why: "A path is misspelled, was moved or removed, or is on another branch. Paths begin at the root of the repository and have no wildcards.",
+    on_azure_devops: "Repos → Files, with the branch chosen above, shows what is there.",
+    on_gitlab: "Code → Repository, with the branch chosen above, shows what is there.",
     on_host: "",
 };
 
