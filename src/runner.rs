@@ -296,6 +296,7 @@ mod tests {
             credentials: Arc::new(Store::default()),
             limits: crate::git::Limits::default(),
             workspaces: None,
+            uploads: None,
         };
         Runner::new(tools, Duration::from_secs(60))
     }

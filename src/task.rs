@@ -15,6 +15,7 @@ mod wire;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::artifact;
 use crate::credential;
 use crate::dial::Door;
 use crate::git::{Control, Limits};
@@ -22,7 +23,7 @@ use crate::policy::Policy;
 use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
 
-pub use diagnose::control_plane as control_plane_diagnosis;
+pub use diagnose::{control_plane as control_plane_diagnosis, upload as upload_diagnosis};
 pub use target::{Target, TargetError, TargetSpec};
 pub use wire::{Unsupported, from_wire, wire_diagnosis, wire_stage};
 
@@ -39,6 +40,8 @@ pub struct Tools {
     pub limits: Limits,
     /// Below which directory clones without a directory of their own go; `None` where there is none.
     pub workspaces: Option<PathBuf>,
+    /// The way of artifacts to the control plane; `None` where there is none.
+    pub uploads: Option<artifact::Uploader>,
 }
 
 /// A task in the daemon's own words.

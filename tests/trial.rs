@@ -212,6 +212,7 @@ impl Trial {
             credentials: Arc::new(Store::new(self.credentials.clone())),
             limits: Limits::default(),
             workspaces: None,
+            uploads: None,
         };
         let control = Control::new(Instant::now() + self.deadline, self.cancel.clone());
         let log = StageLog::default();

@@ -195,6 +195,7 @@ impl AccessArgs {
             credentials: Arc::new(Store::new(declared.credentials)),
             limits: declared.limits,
             workspaces: None,
+            uploads: None,
         };
         let test_repository = self.repository.clone().filter(|_| self.server.is_none());
         Ok(Access {

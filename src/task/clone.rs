@@ -7,6 +7,7 @@ use super::diagnose::{self, Failure, Subject};
 use super::login::{self, Prepared, https_remote, ssh_remote};
 use super::stop::until_stopped;
 use super::{TargetSpec, Tools, stages};
+use crate::artifact::Uploaded;
 use crate::credential::{Credential, CredentialKind};
 use crate::dial::{Destination as Endpoint, HttpClient};
 use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Remote};
@@ -59,6 +60,8 @@ pub struct Report {
     pub lfs_pointers: u64,
     /// The directory; `None` where nothing is there.
     pub path: Option<PathBuf>,
+    /// What was delivered to the control plane.
+    pub artifact: Option<Uploaded>,
     /// How long it took.
     pub duration: Duration,
     /// The stages in their order.
