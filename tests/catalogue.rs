@@ -131,6 +131,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "certificates_that_end_soon_and_clocks_that_differ_are_warned_about",
     ),
     ("clock_offset", "tests/tls.rs", "certificates_that_end_soon_and_clocks_that_differ_are_warned_about"),
+    ("delivery_failed", "tests/artifacts.rs", "what_keeps_an_artifact_from_the_control_plane_is_named"),
     ("resolver_failed", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
     ("network_unreachable", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
 ];
@@ -144,7 +145,6 @@ const LATER: &[(&str, &str)] = &[
     ("unsafe_path", "clones of hostile trees"),
     ("submodule_not_allowed", "clones with submodules"),
     ("lfs_failed", "clones with LFS"),
-    ("delivery_failed", "delivery of artifacts"),
 ];
 
 /// Codes whose test is still to be written: empty when the work is done.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api_credential;
+mod artifacts;
 mod azure;
 mod bad_input;
 mod bounded;
