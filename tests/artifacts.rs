@@ -50,7 +50,9 @@ async fn upload(
         writer.write_all(&bytes).and_then(|()| writer.finish())
     });
     let done = uploader.upload(delivery, receiver, control).await;
-    assert_eq!(writing.await.unwrap().is_ok(), done.is_ok(), "{done:?}");
+    // A failed upload lets go of its writer; one that is short enough had written everything by then.
+    let written = writing.await.unwrap();
+    assert!(written.is_ok() || done.is_err(), "{written:?}");
     done
 }
 
@@ -124,7 +126,7 @@ async fn an_upload_goes_on_in_the_middle_of_a_part_where_its_line_was_cut() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something was left beside it");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_upload_outlives_a_control_plane_that_is_killed() {
     let mut control_plane = ControlPlane::start();
     let line = Cutter::start(control_plane.port());
@@ -134,13 +136,20 @@ async fn an_upload_outlives_a_control_plane_that_is_killed() {
     let delivery = attempt.delivery("web.tar.zst");
     let control = control(60);
     let uploading = upload(&attempt.uploader, &delivery, &whole, &control);
-    let killing = async {
-        tokio::task::block_in_place(|| {
-            line.wait_until_reached();
+    let restarted = async {
+        let reached = async {
+            while line.reached() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(START_LIMIT, reached).await.expect("the line is silent");
+        let restarting = tokio::task::spawn_blocking(move || {
             control_plane.restart();
+            control_plane
         });
+        restarting.await.unwrap()
     };
-    let (uploaded, ()) = tokio::join!(uploading, killing);
+    let (uploaded, control_plane) = tokio::join!(uploading, restarted);
     let uploaded = uploaded.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("web.tar.zst");
