@@ -222,21 +222,20 @@ async fn what_is_not_made_to_its_end_is_no_artifact() {
     let control_plane = ControlPlane::start();
     let attempt = RunningAttempt::start(&control_plane, control_plane.port()).await;
     let (sender, receiver) = mpsc::channel(2);
-    let making = tokio::spawn(async move {
+    let making = async move {
         for _ in 0..3 {
             sender.send(Piece::Data(content(PART).into())).await.unwrap();
         }
         // The maker panics, or gives up: its end of the queue is dropped.
-    });
-    let delivery = attempt.delivery("web.tar.zst");
-    let broken = attempt.uploader.upload(&delivery, receiver, &control(60)).await;
-    making.await.unwrap();
+    };
+    let (delivery, control) = (attempt.delivery("web.tar.zst"), control(60));
+    let (broken, ()) = tokio::join!(attempt.uploader.upload(&delivery, receiver, &control), making);
     assert_eq!(broken, Err(UploadError::SourceFailed));
     until_nothing_is_stored(&control_plane);
     let listed = control_plane.request(Method::GET, "/api/v1/artifacts", None).body;
     assert_eq!(listed["artifacts"], serde_json::json!([]));
     // Nothing at all is an artifact, where its maker says so.
-    let empty = upload(&attempt.uploader, &attempt.delivery("empty"), b"", &control(60)).await.unwrap();
+    let empty = upload(&attempt.uploader, &attempt.delivery("empty"), b"", &control).await.unwrap();
     assert_eq!(empty.bytes, 0);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("empty");

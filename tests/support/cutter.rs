@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use super::process::wait_until;
-
 /// Without a plan a direction lets everything pass.
 const UNLIMITED: u64 = u64::MAX;
 
@@ -93,14 +91,6 @@ impl Cutter {
     /// How often a plan came true.
     pub fn reached(&self) -> u64 {
         self.plans.up.reached.load(Ordering::SeqCst) + self.plans.down.reached.load(Ordering::SeqCst)
-    }
-
-    /// Waits until the plan has come true.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn wait_until_reached(&self) {
-        wait_until("the line is cut", super::process::START_LIMIT, || self.reached() > 0);
     }
 
     /// How many bytes of clients have passed.
