@@ -138,6 +138,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "src/task/diagnose/lfs.rs",
         "what_lfs_came_to_has_its_code_its_stage_and_a_remedy_that_names_the_thing",
     ),
+    ("delivery_failed", "tests/artifacts.rs", "what_keeps_an_artifact_from_the_control_plane_is_named"),
     ("resolver_failed", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
     ("network_unreachable", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
 ];
@@ -150,7 +151,6 @@ const LATER: &[(&str, &str)] = &[
     ("disk_full", "clones onto a full disk"),
     ("unsafe_path", "clones of hostile trees"),
     ("submodule_not_allowed", "clones with submodules"),
-    ("delivery_failed", "delivery of artifacts"),
 ];
 
 /// Codes whose test is still to be written: empty when the work is done.

@@ -3,6 +3,7 @@
 
 mod api_credential;
 mod archive;
+mod artifacts;
 mod azure;
 mod bad_input;
 mod bounded;

@@ -259,6 +259,7 @@ impl Trial {
             limits: Limits::default(),
             temporary: self.workspaces(),
             workspaces: None,
+            uploads: None,
         };
         let control = Control::new(Instant::now() + self.deadline, self.cancel.clone());
         let log = StageLog::default();

@@ -174,6 +174,7 @@ impl Bench {
             credentials: Arc::new(Store::new(credentials(&self.pat_file))),
             limits: Limits::default(),
             workspaces: None,
+            uploads: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::access::{AccessError, with_secret};
 use super::enroll::{Failure, control_plane, profile, trade};
 use super::{Common, Exit, complain, load_config};
 use crate::agent::{Agent, Ended, Parts, Wish};
+use crate::artifact::Uploader;
 use crate::backoff::{self, Backoff};
 use crate::config::{self, Config};
 use crate::control_socket::{self, Desk};
@@ -114,7 +115,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
 /// From the identity to the end of the loop.
 async fn serve(
     config: &Config,
-    tools: Tools,
+    mut tools: Tools,
     board: Board,
     mut notifier: Notifier,
     mut wishes: watch::Receiver<Wish>,
@@ -124,9 +125,12 @@ async fn serve(
         () = wished_to_end(&mut wishes) => return Ok(Exit::Done),
     };
     let url = config::control_plane_url(&identity.control_plane).map_err(|_| StartError::Url)?;
+    let control_plane = control_plane(config, &url).await?;
+    let destination = control_plane.destination.clone();
+    tools.uploads = Some(Uploader::new(Arc::clone(&tools.door), destination, url, &identity));
     let agent = Agent::new(Parts {
         door: Arc::clone(&tools.door),
-        control_plane: control_plane(config, &url).await?,
+        control_plane,
         profile: profile(&config.agent),
         identity,
         runner: Runner::new(tools, config.max_run),
@@ -161,6 +165,8 @@ pub(super) async fn tools(config: &Config) -> Tools {
         mirrors: mirrors(config),
         temporary: temporary(config),
         workspaces: Some(workspaces(config)),
+        // Filled in once it is known who this agent is.
+        uploads: None,
     }
 }
 

@@ -56,6 +56,7 @@ fn result(number: u32) -> AttemptResult {
         lfs_pointers: 0,
         submodules: vec![],
         path: None,
+        artifact: None,
         duration_ms: 0.0,
         stages: vec![],
         warnings: vec![],

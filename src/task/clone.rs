@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
 use super::{TargetSpec, Tools, lfs, login, remote, stages};
+use crate::artifact::Uploaded;
 use crate::git::lfs::LfsRemote;
 use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Draft, Source, Want};
 use crate::provider::Provider;
@@ -63,6 +64,8 @@ pub struct Report {
     pub lfs_pointers: u64,
     /// The directory; `None` where nothing is there.
     pub path: Option<PathBuf>,
+    /// What was delivered to the control plane.
+    pub artifact: Option<Uploaded>,
     /// How long it took.
     pub duration: Duration,
     /// The stages in their order.

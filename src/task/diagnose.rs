@@ -4,6 +4,7 @@
 
 mod compose;
 mod connection;
+mod deliver;
 mod lfs;
 mod proxy;
 mod remote;
@@ -12,6 +13,7 @@ mod ssh;
 
 use std::time::Duration;
 
+use crate::artifact::UploadError;
 use crate::config::Server;
 use crate::credential::{CredentialKind, LoadError};
 use crate::dial::{ClockOffset, DialError};
@@ -52,6 +54,8 @@ pub(super) enum Failure {
     },
     /// Git did not do what it should.
     Git(git::Error),
+    /// The artifact did not get to the control plane.
+    Upload(UploadError),
     /// The time was over, or the task was cancelled.
     Stopped(Stopped),
 }
@@ -132,6 +136,16 @@ impl From<git::Error> for Failure {
     }
 }
 
+impl From<UploadError> for Failure {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Cancelled => Self::Stopped(Stopped::Cancelled),
+            UploadError::DeadlineExceeded => Self::Stopped(Stopped::DeadlineExceeded),
+            error => Self::Upload(error),
+        }
+    }
+}
+
 impl Failure {
     /// What git's error means on a server of that kind: GitLab's git says in words of its own why somebody whom
     /// it knows may not go on.
@@ -167,6 +181,7 @@ impl Failure {
             Self::ScopeMissing { .. } | Self::Git(git::Error::Forbidden { .. }) => Stage::Authorize,
             Self::Git(git::Error::SignInPage { status: 200, .. }) => running_or(Stage::Repository),
             Self::Git(error) => error.stage(running),
+            Self::Upload(_) => Stage::Deliver,
             Self::Stopped(_) => running_or(Stage::Policy),
         }
     }
@@ -184,6 +199,7 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Provider(error) => remote::provider(error, subject),
         Failure::ScopeMissing { scopes, said } => remote::scope_missing(scopes, said.as_deref(), subject),
         Failure::Git(error) => remote::git(error, subject),
+        Failure::Upload(error) => deliver::upload(error),
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
         Failure::Stopped(Stopped::StepTooLong { limit }) => step_too_long(stage, *limit),
@@ -201,6 +217,11 @@ pub fn control_plane(error: &DialError, url: &str, ca_file: Option<&std::path::P
     };
     let (code, seen, remedies) = connection::dial(error, &subject);
     advised(code, error.stage(), seen.trim_end_matches('.'), remedies, &subject)
+}
+
+/// The diagnosis of an artifact that did not get to the control plane.
+pub fn upload(error: &UploadError) -> Diagnosis {
+    failure(&Failure::from(error.clone()), Stage::Deliver, &Subject::default())
 }
 
 fn cancelled(stage: Stage) -> Finding {

@@ -4,6 +4,7 @@ mod lookup;
 
 use std::time::Duration;
 
+use sortie_protocol::artifact::Artifact;
 use sortie_protocol::report as wire;
 use sortie_protocol::task as wire_task;
 use sortie_protocol::task::{Deliver, Submodules, TaskKind, TaskSpec};
@@ -13,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::connection_test::Capability;
 use super::{TargetSpec, Task, TaskReport, clone, connection_test};
+use crate::artifact::Uploaded;
 use crate::git::{Source, Want};
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord, Status};
@@ -197,11 +199,23 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         lfs_pointers: report.lfs_pointers,
         submodules: Vec::new(),
         path: report.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        artifact: report.artifact.as_ref().map(artifact_to_wire),
         duration_ms: milliseconds(report.duration),
         stages: report.stages.iter().map(wire_stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
         contents: Vec::new(),
+    }
+}
+
+fn artifact_to_wire(uploaded: &Uploaded) -> Artifact {
+    Artifact {
+        id: uploaded.id.clone(),
+        file_name: uploaded.file_name.clone(),
+        media_type: uploaded.media_type.clone(),
+        bytes: uploaded.bytes,
+        sha256: uploaded.sha256.clone(),
+        expires_at: uploaded.expires_at.clone(),
     }
 }
 

@@ -11,8 +11,10 @@
 
 pub mod agent;
 pub mod asyncssh;
+pub mod attempt;
 pub mod binary;
 pub mod control_plane;
+pub mod cutter;
 pub mod dulwich;
 pub mod nginx;
 pub mod node;
@@ -21,5 +23,6 @@ pub mod proxy;
 pub mod python;
 pub mod replay;
 pub mod repository;
+pub mod s3;
 pub mod scene;
 pub mod sshd;

@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::Artifact;
 use crate::task::Provider;
 
 mod compare;
@@ -252,6 +253,9 @@ pub struct CloneReport {
     pub submodules: Vec<String>,
     /// The directory on the agent's host.
     pub path: Option<String>,
+    /// What was delivered to the control plane's artifact store; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
     /// Stages in their order.
