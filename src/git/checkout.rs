@@ -3,6 +3,7 @@
 mod parallel;
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -67,6 +68,23 @@ pub(super) fn check_out(
         submodules: seen.submodules,
         has_wide_encoding: seen.has_wide_encoding,
     })
+}
+
+/// Looks at everything that a commit holds, without writing any of it.
+pub(super) fn look_at(
+    wire: &Wire,
+    repository: &Repository,
+    commit: Oid,
+    directory: &Path,
+) -> Result<Survey, Error> {
+    wire.log.begin(Stage::Checkout);
+    wire.control.transfer.set_phase(Phase::CheckingOut);
+    let commit = repository.find_commit(commit).map_err(|_| missing())?;
+    let objects = Objects::open(&repository.path().join("objects"), wire.control.limits.max_blob_bytes)
+        .map_err(|error| target_error(directory, error))?;
+    let seen = survey(&objects, object_id(commit.tree_id()), &[], Files::Weighed, &wire.control)?;
+    wire.log.fact("files", seen.files);
+    Ok(seen)
 }
 
 /// An identifier of libgit2's in gix's form.

@@ -57,6 +57,7 @@ fn result(number: u32) -> AttemptResult {
         submodules: vec![],
         path: None,
         artifact: None,
+        missing: Vec::new(),
         duration_ms: 0.0,
         stages: vec![],
         warnings: vec![],

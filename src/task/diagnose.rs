@@ -54,6 +54,8 @@ pub(super) enum Failure {
     },
     /// Git did not do what it should.
     Git(git::Error),
+    /// There is no control plane that an artifact could go to.
+    NoUploads,
     /// The artifact did not get to the control plane.
     Upload(UploadError),
     /// The time was over, or the task was cancelled.
@@ -181,7 +183,7 @@ impl Failure {
             Self::ScopeMissing { .. } | Self::Git(git::Error::Forbidden { .. }) => Stage::Authorize,
             Self::Git(git::Error::SignInPage { status: 200, .. }) => running_or(Stage::Repository),
             Self::Git(error) => error.stage(running),
-            Self::Upload(_) => Stage::Deliver,
+            Self::NoUploads | Self::Upload(_) => Stage::Deliver,
             Self::Stopped(_) => running_or(Stage::Policy),
         }
     }
@@ -199,6 +201,7 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Provider(error) => remote::provider(error, subject),
         Failure::ScopeMissing { scopes, said } => remote::scope_missing(scopes, said.as_deref(), subject),
         Failure::Git(error) => remote::git(error, subject),
+        Failure::NoUploads => deliver::no_uploads(),
         Failure::Upload(error) => deliver::upload(error),
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),

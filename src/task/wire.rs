@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use super::connection_test::Capability;
 use super::{TargetSpec, Task, TaskReport, clone, connection_test};
 use crate::artifact::Uploaded;
-use crate::git::{Source, Want};
+use crate::git::{ArchiveFormat, Source, Want};
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord, Status};
 
@@ -67,10 +67,7 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
                 },
                 paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
                 lfs: spec.lfs == Some(true),
-                destination: clone::Destination::Workspace {
-                    name: workspace_name(attempt),
-                    directory: spec.directory.as_ref().map(Into::into),
-                },
+                destination: destination(spec, attempt),
             }))
         }
         TaskKind::References => Ok(Task::References(lookup::references_from_wire(spec, target, provider))),
@@ -79,11 +76,28 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
     }
 }
 
+fn destination(spec: &TaskSpec, attempt: &AttemptId) -> clone::Destination {
+    let delivered = || clone::Attempt { task_id: attempt.task_id.clone(), number: attempt.attempt };
+    match spec.deliver {
+        None | Some(Deliver::Workspace) => clone::Destination::Workspace {
+            name: workspace_name(attempt),
+            directory: spec.directory.as_ref().map(Into::into),
+        },
+        Some(Deliver::None) => clone::Destination::Nowhere,
+        Some(Deliver::Archive) => {
+            let format = match spec.archive_format {
+                None | Some(wire_task::ArchiveFormat::TarZst) => ArchiveFormat::TarZst,
+                Some(wire_task::ArchiveFormat::Zip) => ArchiveFormat::Zip,
+            };
+            clone::Destination::Archive(format, delivered())
+        }
+        Some(Deliver::Bundle) => clone::Destination::Bundle(delivered()),
+        Some(Deliver::Files) => clone::Destination::Inline,
+    }
+}
+
 fn refuse_unsupported(spec: &TaskSpec) -> Result<(), Unsupported> {
-    let unsupported = [
-        ("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false)))),
-        ("deliver", !matches!(spec.deliver, None | Some(Deliver::Workspace))),
-    ];
+    let unsupported = [("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false))))];
     let first = unsupported.into_iter().find(|(_, asked)| *asked);
     first.map_or(Ok(()), |(field, _)| Err(Unsupported { field }))
 }
@@ -204,7 +218,8 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         stages: report.stages.iter().map(wire_stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
-        contents: Vec::new(),
+        contents: report.contents.iter().map(lookup::wire_file).collect(),
+        missing: report.missing.clone(),
     }
 }
 
@@ -300,7 +315,6 @@ mod tests {
         };
         assert_eq!(field(r#""submodules":true"#), Some("submodules"));
         assert_eq!(field(r#""submodules":false"#), None);
-        assert_eq!(field(r#""deliver":"archive""#), Some("deliver"));
         assert_eq!(field(r#""deliver":"workspace""#), None);
     }
 

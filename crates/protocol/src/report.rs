@@ -267,6 +267,9 @@ pub struct CloneReport {
     /// The files that were asked for inline; the member is missing where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contents: Vec<FileContent>,
+    /// Paths that were asked for and are not in the commit; the member is missing where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// Where the objects of a clone came from.

@@ -261,6 +261,11 @@ impl TaskSpec {
             "paths",
             "names the files where `deliver` is `files`",
         )?;
+        ensure(
+            deliver == Deliver::Workspace || self.directory.is_none(),
+            "directory",
+            "goes with `deliver`: `workspace`",
+        )?;
         let is_bundle = deliver == Deliver::Bundle;
         ensure(
             !(is_bundle && self.depth.is_some()),

@@ -5,6 +5,11 @@ use crate::artifact::UploadError;
 use crate::dial::HttpError;
 use crate::report::Code;
 
+pub(super) fn no_uploads() -> Finding {
+    let remedy = "Let the task come from a control plane: an artifact goes to nowhere else.";
+    (Code::DeliveryFailed, "no control plane is at hand".to_owned(), vec![remedy.to_owned()])
+}
+
 pub(super) fn upload(error: &UploadError) -> Finding {
     let seen = error.to_string();
     let remedy = match error {
