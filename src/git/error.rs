@@ -34,6 +34,10 @@ pub enum Limit {
     LfsBytes,
     /// Objects of Git LFS.
     LfsObjects,
+    /// Submodules, with those of submodules.
+    Submodules,
+    /// Submodules above one submodule, and itself.
+    SubmoduleDepth,
 }
 
 impl Limit {
@@ -51,6 +55,8 @@ impl Limit {
             Self::AnswerBytes => "bytes of files in one answer",
             Self::LfsBytes => "bytes of LFS objects",
             Self::LfsObjects => "LFS objects",
+            Self::Submodules => "submodules",
+            Self::SubmoduleDepth => "submodules in each other",
         }
     }
 }

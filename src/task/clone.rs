@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
+use super::remote::Reached;
+use super::submodules::{self, Along, Submodules, Taken, Which};
 use super::{TargetSpec, Tools, lfs, login, remote, stages};
 use crate::git::lfs::LfsRemote;
 use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Draft, Source, Want};
@@ -26,6 +28,8 @@ pub struct Request {
     pub paths: Vec<String>,
     /// Whether objects of Git LFS come along; their files stay pointers where they do not.
     pub lfs: bool,
+    /// Which submodules come along.
+    pub submodules: Submodules,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -61,6 +65,8 @@ pub struct Report {
     pub files: u64,
     /// Files that are pointers of Git LFS.
     pub lfs_pointers: u64,
+    /// Where submodules that came along are, in the order of the tree; those of submodules follow them.
+    pub submodules: Vec<String>,
     /// The directory; `None` where nothing is there.
     pub path: Option<PathBuf>,
     /// How long it took.
@@ -87,7 +93,7 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     let (tools, redaction) = super::redacting(tools, log);
     let outcome = work(request, &tools, control, log, &mut subject).await;
     let mut report = match outcome {
-        Ok((cloned, path, is_plain)) => succeeded(cloned, path, is_plain, log),
+        Ok(done) => succeeded(done, log),
         Err(failed) => {
             let stage = failed.stage(log.current());
             Report {
@@ -109,8 +115,10 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     report
 }
 
-fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> Report {
+fn succeeded(done: Done, log: &StageLog) -> Report {
+    let Done { cloned, path, is_plain, taken } = done;
     let mut warnings: Vec<Diagnosis> = cloned.warnings.iter().map(warning).collect();
+    warnings.extend(taken.warnings);
     if !warnings.is_empty() {
         log.warn_at(Stage::Checkout);
     }
@@ -126,6 +134,7 @@ fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> R
         received_objects: cloned.received_objects,
         files: cloned.files,
         lfs_pointers: cloned.lfs_pointers,
+        submodules: taken.paths,
         path: Some(path),
         stages: stages::succeeded(log),
         warnings,
@@ -139,13 +148,22 @@ fn warning(warning: &CloneWarning) -> Diagnosis {
     }
 }
 
+/// What came of it.
+struct Done {
+    cloned: Cloned,
+    path: PathBuf,
+    /// Whether anything went over the line as it is.
+    is_plain: bool,
+    taken: Taken,
+}
+
 async fn work(
     request: &Request,
     tools: &Tools,
     control: &Control,
     log: &StageLog,
     subject: &mut Subject,
-) -> Result<(Cloned, PathBuf, bool), Failure> {
+) -> Result<Done, Failure> {
     let credential = request.credential.as_deref();
     let prepared = login::prepare(&request.target, credential, tools, control, log, subject).await?;
     let target = match &request.destination {
@@ -155,6 +173,7 @@ async fn work(
         }
     };
     let identity = login::identity(prepared.credential.as_ref());
+    let credential = prepared.credential.as_ref().map(|credential| credential.name.clone());
     let reached = remote::reach(prepared, request.provider, tools, control, log, subject).await?;
     let wanted = CloneRequest {
         want: request.want.clone(),
@@ -170,26 +189,39 @@ async fn work(
     };
     // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
     let mut draft = git::draft(&reached.remote, &wanted, control, log).await.map_err(of_git)?;
-    if let Err(error) = complete(&mut draft, lfs.as_ref(), control, log).await {
-        draft.discard().await;
-        return Err(of_git(error));
-    }
+    let along = Along { request, tools, control, log };
+    let completed =
+        complete(&mut draft, lfs.as_ref(), &along, &reached, credential.as_deref(), subject).await;
+    let taken = match completed {
+        Ok(taken) => taken,
+        Err(failed) => {
+            draft.discard().await;
+            return Err(failed);
+        }
+    };
+    let of_git = |error| Failure::of_git(error, subject.provider);
     let cloned = draft.deliver(control, log).await.map_err(of_git)?;
     note(tools, &request.destination, &subject.url, &cloned.commit).await;
-    Ok((cloned, target, reached.is_plain))
+    Ok(Done { cloned, path: target, is_plain: reached.is_plain || taken.is_plain, taken })
 }
 
 /// Puts into a clone what else was asked for.
 async fn complete(
     draft: &mut Draft,
     lfs: Option<&LfsRemote>,
-    control: &Control,
-    log: &StageLog,
-) -> Result<(), git::Error> {
-    match lfs {
-        Some(remote) => draft.fetch_lfs(remote, control, log).await,
-        None => Ok(()),
+    along: &Along<'_>,
+    reached: &Reached,
+    credential: Option<&str>,
+    subject: &Subject,
+) -> Result<Taken, Failure> {
+    let of_git = |error| Failure::of_git(error, subject.provider);
+    if let Some(remote) = lfs {
+        draft.fetch_lfs(remote, along.control, along.log).await.map_err(of_git)?;
     }
+    if along.request.submodules.which == Which::Nothing {
+        return Ok(Taken::default());
+    }
+    submodules::take_along(draft, along, reached, credential).await
 }
 
 /// A place for a workspace. Files are looked at for that.

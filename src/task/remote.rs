@@ -47,6 +47,29 @@ pub(super) async fn reach(
     }
 }
 
+/// Goes to a further repository of the same work: nothing is measured where a client that is open serves it as well.
+pub(super) async fn reach_another(
+    prepared: Prepared,
+    open: &[(Arc<Server>, HttpClient)],
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+    subject: &mut Subject,
+) -> Result<Reached, Failure> {
+    let target = &prepared.target;
+    let provider = target.server.provider.or_else(|| detect::by_shape(&target.url));
+    let serves = |(server, client): &&(Arc<Server>, HttpClient)| {
+        server.name == target.server.name && client.origin() == target.url.origin()
+    };
+    match open.iter().find(serves) {
+        Some((_, client)) if !target.is_ssh() => {
+            subject.provider = provider;
+            by_client(prepared, provider, client.clone(), control).await
+        }
+        _ => reach(prepared, provider, tools, control, log, subject).await,
+    }
+}
+
 fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Reached, Failure> {
     let Prepared { target, credential } = prepared;
     let key = credential.ok_or(Failure::NoCredential)?;
@@ -63,13 +86,22 @@ async fn over_https(
     control: &Control,
     log: &StageLog,
 ) -> Result<Reached, Failure> {
-    let Prepared { target, credential } = prepared;
-    let endpoint = Destination::for_url(&target.url, &target.server);
+    let endpoint = Destination::for_url(&prepared.target.url, &prepared.target.server);
     let connected = until_stopped(control, tools.door.connect(&endpoint, log)).await;
     drop(connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?);
     log.pass();
     let client = until_stopped(control, tools.door.client(&endpoint)).await;
     let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
+    by_client(prepared, provider, client, control).await
+}
+
+async fn by_client(
+    prepared: Prepared,
+    provider: Option<Provider>,
+    client: HttpClient,
+    control: &Control,
+) -> Result<Reached, Failure> {
+    let Prepared { target, credential } = prepared;
     let base = target.server.provider.map(|_| &target.server.url);
     let known = Known { url: &target.url, base, provider, scope: None };
     let needs_provider = credential.as_ref().is_some_and(depends_on_provider);

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use sortie_protocol::report as wire;
 use sortie_protocol::task as wire_task;
-use sortie_protocol::task::{Deliver, Submodules, TaskKind, TaskSpec};
+use sortie_protocol::task::{Deliver, TaskKind, TaskSpec};
 use sortie_protocol::{AttemptId, report::TaskOutput};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::connection_test::Capability;
+use super::submodules::{Submodules, Which};
 use super::{TargetSpec, Task, TaskReport, clone, connection_test};
 use crate::git::{Source, Want};
 use crate::provider::{Provider, Scope};
@@ -65,6 +66,7 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
                 },
                 paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
                 lfs: spec.lfs == Some(true),
+                submodules: clone_submodules(spec),
                 destination: clone::Destination::Workspace {
                     name: workspace_name(attempt),
                     directory: spec.directory.as_ref().map(Into::into),
@@ -78,12 +80,20 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
 }
 
 fn refuse_unsupported(spec: &TaskSpec) -> Result<(), Unsupported> {
-    let unsupported = [
-        ("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false)))),
-        ("deliver", !matches!(spec.deliver, None | Some(Deliver::Workspace))),
-    ];
-    let first = unsupported.into_iter().find(|(_, asked)| *asked);
-    first.map_or(Ok(()), |(field, _)| Err(Unsupported { field }))
+    match spec.deliver {
+        None | Some(Deliver::Workspace) => Ok(()),
+        Some(_) => Err(Unsupported { field: "deliver" }),
+    }
+}
+
+fn clone_submodules(spec: &TaskSpec) -> Submodules {
+    let named = |path: &String| path.trim_matches('/').to_owned();
+    let which = match &spec.submodules {
+        None | Some(wire_task::Submodules::All(false)) => Which::Nothing,
+        Some(wire_task::Submodules::All(true)) => Which::All,
+        Some(wire_task::Submodules::Named(paths)) => Which::Named(paths.iter().map(named).collect()),
+    };
+    Submodules { which, skip_refused: spec.skip_refused_submodules == Some(true) }
 }
 
 /// A name for the attempt's directory. The identifier comes from the control plane, which must not be able to
@@ -195,7 +205,7 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         received_objects: report.received_objects,
         files: report.files,
         lfs_pointers: report.lfs_pointers,
-        submodules: Vec::new(),
+        submodules: report.submodules.clone(),
         path: report.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
         duration_ms: milliseconds(report.duration),
         stages: report.stages.iter().map(wire_stage).collect(),
@@ -283,8 +293,7 @@ mod tests {
             let json = format!(r#"{{"kind":"clone","url":"https://a/b",{rest}}}"#);
             from_wire(&spec(&json), &attempt("t")).err().map(|error| error.field)
         };
-        assert_eq!(field(r#""submodules":true"#), Some("submodules"));
-        assert_eq!(field(r#""submodules":false"#), None);
+        assert_eq!(field(r#""submodules":true"#), None);
         assert_eq!(field(r#""deliver":"archive""#), Some("deliver"));
         assert_eq!(field(r#""deliver":"workspace""#), None);
     }
