@@ -138,6 +138,11 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "src/task/diagnose/lfs.rs",
         "what_lfs_came_to_has_its_code_its_stage_and_a_remedy_that_names_the_thing",
     ),
+    (
+        "submodule_not_allowed",
+        "tests/submodules.rs",
+        "what_is_not_declared_gets_no_connection_and_fails_the_clone_or_is_left_out",
+    ),
     ("resolver_failed", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
     ("network_unreachable", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),
 ];
@@ -149,7 +154,6 @@ const LATER: &[(&str, &str)] = &[
     ("pack_corrupt", "clones of damaged packs"),
     ("disk_full", "clones onto a full disk"),
     ("unsafe_path", "clones of hostile trees"),
-    ("submodule_not_allowed", "clones with submodules"),
     ("delivery_failed", "delivery of artifacts"),
 ];
 
