@@ -6,10 +6,11 @@ use super::Tools;
 use super::diagnose::{Failure, Subject};
 use super::login::{Prepared, https_remote, ssh_remote};
 use super::stop::until_stopped;
+use super::target::Target;
 use crate::config::Server;
 use crate::credential::{Credential, CredentialKind};
 use crate::dial::{Destination, HttpClient};
-use crate::git::{Control, Remote};
+use crate::git::{Access, Control, Remote};
 use crate::provider::detect::{self, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, Scope, azure_devops, gitlab};
@@ -47,26 +48,47 @@ pub(super) async fn reach(
     }
 }
 
-/// Goes to a further repository of the same work: nothing is measured where a client that is open serves it as well.
+/// A client that has served the same work before, with what is known of the server.
+pub(super) struct Open {
+    server: Arc<Server>,
+    client: HttpClient,
+    provider: Provider,
+}
+
+impl Open {
+    /// What can be used again of a way; nothing of one by SSH, where every repository has a login of its own.
+    pub(super) fn of(reached: &Reached) -> Option<Self> {
+        let Access::Https { client, .. } = &reached.remote.access else { return None };
+        let (server, client) = (Arc::clone(&reached.server), client.clone());
+        Some(Self { server, client, provider: reached.place.provider() })
+    }
+
+    fn serves(&self, target: &Target) -> bool {
+        self.server.name == target.server.name && self.client.origin() == target.url.origin()
+    }
+
+    /// Whether it goes where the other one goes.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.server.name == other.server.name && self.client.origin() == other.client.origin()
+    }
+}
+
+/// Goes to a further repository of the same work: nothing is measured or asked where a client serves it as well that
+/// has been used before.
 pub(super) async fn reach_another(
     prepared: Prepared,
-    open: &[(Arc<Server>, HttpClient)],
+    open: &[Open],
     tools: &Tools,
     control: &Control,
     log: &StageLog,
     subject: &mut Subject,
 ) -> Result<Reached, Failure> {
-    let target = &prepared.target;
-    let provider = target.server.provider.or_else(|| detect::by_shape(&target.url));
-    let serves = |(server, client): &&(Arc<Server>, HttpClient)| {
-        server.name == target.server.name && client.origin() == target.url.origin()
-    };
-    match open.iter().find(serves) {
-        Some((_, client)) if !target.is_ssh() => {
-            subject.provider = provider;
-            by_client(prepared, provider, client.clone(), control).await
+    match open.iter().find(|open| open.serves(&prepared.target)) {
+        Some(known) => {
+            subject.provider = Some(known.provider);
+            by_client(prepared, Some(known.provider), known.client.clone(), control).await
         }
-        _ => reach(prepared, provider, tools, control, log, subject).await,
+        None => reach(prepared, None, tools, control, log, subject).await,
     }
 }
 

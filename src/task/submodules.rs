@@ -1,20 +1,18 @@
 //! Submodules of a clone: each one a repository of its own, admitted by policy and fetched as whoever may fetch it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use super::clone::Request;
 use super::diagnose::{Failure, OfSubmodule, Subject, submodule_refused};
 use super::login::{self, Prepared};
-use super::remote::{self, Reached};
+use super::remote::{self, Open, Reached};
 use super::target::TargetError;
 use super::{TargetSpec, Tools, lfs};
 use crate::config::Server;
-use crate::dial::HttpClient;
 use crate::git::modules::{self, MAX_SUBMODULE_DEPTH, MAX_SUBMODULES};
-use crate::git::{self, Access, Control, Draft, Holder, Submodule};
+use crate::git::{self, Control, Draft, Holder, Submodule};
 use crate::remote_url::{RemoteUrl, scrubbed};
 use crate::report::{Diagnosis, Stage, StageLog};
 
@@ -81,7 +79,7 @@ struct Walk<'a> {
     /// The server of the clone itself, and the credential that it is asked with.
     root: (&'a Server, Option<&'a str>),
     /// Clients that have been used.
-    open: Vec<(Arc<Server>, HttpClient)>,
+    open: Vec<Open>,
     awaited: VecDeque<Awaited>,
     /// How many there are so far.
     count: usize,
@@ -244,13 +242,10 @@ impl Walk<'_> {
     }
 
     fn keep_client(&mut self, reached: &Reached) {
-        if let Access::Https { client, .. } = &reached.remote.access {
-            let is_known = self.open.iter().any(|(server, known)| {
-                server.name == reached.server.name && known.origin() == client.origin()
-            });
-            if !is_known {
-                self.open.push((Arc::clone(&reached.server), client.clone()));
-            }
+        if let Some(open) = Open::of(reached)
+            && !self.open.iter().any(|known| known.is_like(&open))
+        {
+            self.open.push(open);
         }
     }
 }
