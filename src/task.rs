@@ -15,6 +15,7 @@ pub mod references;
 mod remote;
 mod stages;
 mod stop;
+pub mod submodules;
 mod target;
 mod wire;
 

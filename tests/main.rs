@@ -39,6 +39,7 @@ mod ssh;
 mod ssh_agent;
 mod ssh_keys;
 mod status;
+mod submodules;
 mod support;
 mod terminal;
 mod tls;

@@ -15,6 +15,7 @@ use sortie::policy::Policy;
 use sortie::provider::{Provider, Scope};
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
+use sortie::task::submodules::Submodules;
 use sortie::task::{TargetSpec, Task, Tools, admit, clone, compare, connection_test, files, references, run};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -209,6 +210,7 @@ impl Trial {
             want: Want { depth, ..Want::default() },
             paths: Vec::new(),
             lfs: false,
+            submodules: Submodules::default(),
             destination: clone::Destination::Directory(directory.to_owned()),
         });
         self.carry_out(&task).await

@@ -22,6 +22,8 @@ use crate::report::Stage;
 /// What was written.
 pub(super) struct CheckedOut {
     pub(super) files: u64,
+    /// Bytes of all files.
+    pub(super) bytes: u64,
     pub(super) lfs_pointers: u64,
     pub(super) submodules: u64,
     /// Whether attributes name an encoding that git itself may read otherwise.
@@ -50,11 +52,11 @@ pub(super) fn check_out(
     drop(objects);
     wire.log.fact("files", seen.files);
     wire.control.transfer.set_total_files(seen.files);
-    let mut lfs_pointers = seen.lfs_pointers;
+    let (mut lfs_pointers, mut bytes) = (seen.lfs_pointers, seen.bytes);
     // Neither library leaves `ident` alone by itself, but libgit2 can be told to.
     if engine == Engine::Gix && !seen.has_ident {
         let written = parallel::write(wire, repository.path(), scratch.path(), tree, paths)?;
-        lfs_pointers = written.lfs_pointers;
+        (lfs_pointers, bytes) = (written.lfs_pointers, written.bytes);
     } else {
         one_by_one(wire, repository, &commit, paths, scratch, &seen)?;
         if !paths.is_empty() {
@@ -64,6 +66,7 @@ pub(super) fn check_out(
     }
     Ok(CheckedOut {
         files: seen.files,
+        bytes,
         lfs_pointers,
         submodules: seen.submodules,
         has_wide_encoding: seen.has_wide_encoding,

@@ -47,9 +47,11 @@ pub struct Cloned {
     pub received_objects: u64,
     /// Files and symbolic links in the working directory.
     pub files: u64,
+    /// Bytes of all files as they are in the commit.
+    pub bytes: u64,
     /// Files that are pointers of Git LFS and stay so.
     pub lfs_pointers: u64,
-    /// Submodules, which are left out here.
+    /// Submodules of the commit itself, whether or not they are taken along.
     pub submodules: u64,
     /// What else there is to say.
     pub warnings: Vec<CloneWarning>,
@@ -64,7 +66,7 @@ pub enum CloneWarning {
 
 /// A clone that is whole and not yet in its place, so that more can be put into it. Dropping it removes it.
 pub struct Draft {
-    scratch: Option<Scratch>,
+    pub(super) scratch: Option<Scratch>,
     /// What came so far.
     pub cloned: Cloned,
 }
@@ -283,6 +285,7 @@ fn cloned(wire: &Wire, fetched: &Fetched, commit: &str, checked_out: &CheckedOut
         received_bytes: wire.control.transfer.received_bytes(),
         received_objects: wire.control.transfer.received_objects(),
         files: checked_out.files,
+        bytes: checked_out.bytes,
         lfs_pointers: checked_out.lfs_pointers,
         submodules: checked_out.submodules,
         warnings: checked_out.has_wide_encoding.then_some(CloneWarning::WideEncoding).into_iter().collect(),

@@ -42,6 +42,10 @@ pub enum Limit {
     TreeBytes,
     /// Bytes of one file that is stored as a delta.
     DeltaBytes,
+    /// Submodules, with those of submodules.
+    Submodules,
+    /// Submodules above one submodule, and itself.
+    SubmoduleDepth,
 }
 
 impl Limit {
@@ -63,6 +67,8 @@ impl Limit {
             Self::BundleBytes => "bytes in the bundle",
             Self::TreeBytes => "bytes in the list of one directory",
             Self::DeltaBytes => "bytes in one file that is stored as a delta",
+            Self::Submodules => "submodules",
+            Self::SubmoduleDepth => "submodules in each other",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::diagnose::{self, Failure, Subject};
 use super::files::{FileAnswer, MAX_CONTENT_BYTES, content};
 use super::remote::{self, Reached};
+use super::submodules::{self, Along, Submodules, Taken, Which};
 use super::{TargetSpec, Tools, lfs, login, stages};
 use crate::artifact::Uploaded;
 use crate::git::lfs::LfsRemote;
@@ -35,6 +36,8 @@ pub struct Request {
     pub paths: Vec<String>,
     /// Whether objects of Git LFS come along; their files stay pointers where they do not.
     pub lfs: bool,
+    /// Which submodules come along.
+    pub submodules: Submodules,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -87,6 +90,8 @@ pub struct Report {
     pub files: u64,
     /// Files that are pointers of Git LFS.
     pub lfs_pointers: u64,
+    /// Where submodules that came along are, in the order of the tree; those of submodules follow them.
+    pub submodules: Vec<String>,
     /// The directory; `None` where nothing is there.
     pub path: Option<PathBuf>,
     /// What was delivered to the control plane.
@@ -148,12 +153,14 @@ struct Done {
     artifact: Option<Uploaded>,
     contents: Vec<FileAnswer>,
     missing: Vec<String>,
+    taken: Taken,
     is_plain: bool,
 }
 
 fn succeeded(done: Done, log: &StageLog) -> Report {
-    let Done { cloned, path, artifact, contents, missing, is_plain } = done;
+    let Done { cloned, path, artifact, contents, missing, taken, is_plain } = done;
     let mut warnings: Vec<Diagnosis> = cloned.warnings.iter().map(warning).collect();
+    warnings.extend(taken.warnings);
     if !warnings.is_empty() {
         log.warn_at(Stage::Checkout);
     }
@@ -173,6 +180,7 @@ fn succeeded(done: Done, log: &StageLog) -> Report {
         artifact,
         contents,
         missing,
+        submodules: taken.paths,
         stages: stages::succeeded(log),
         warnings,
         ..Report::default()
@@ -203,8 +211,10 @@ async fn work(
         }
         _ => tools.temporary.join("checked"),
     };
+    let credential = prepared.credential.as_ref().map(|credential| credential.name.clone());
     let reached = remote::reach(prepared, request.provider, tools, control, log, subject).await?;
-    let way = Way { request, reached: &reached, tools, means: tools.means(&reached.remote, &identity) };
+    let means = tools.means(&reached.remote, &identity);
+    let way = Way { request, reached: &reached, tools, means, credential };
     let (mut done, missing) = match &request.destination {
         Destination::Directory(_) | Destination::Workspace { .. } | Destination::Nowhere => {
             (way.files(target, control, log, subject).await?, Vec::new())
@@ -216,7 +226,7 @@ async fn work(
         Destination::Inline => way.inline(control, log, subject, redaction).await?,
     };
     done.missing = missing;
-    done.is_plain = reached.is_plain;
+    done.is_plain = reached.is_plain || done.taken.is_plain;
     Ok(done)
 }
 
@@ -226,6 +236,8 @@ struct Way<'a> {
     reached: &'a Reached,
     tools: &'a Tools,
     means: Means,
+    /// The name of the credential.
+    credential: Option<String>,
 }
 
 impl Way<'_> {
@@ -252,18 +264,24 @@ impl Way<'_> {
         };
         // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
         let mut draft = git::draft(remote, &wanted, control, log).await.map_err(of_git)?;
-        if let Err(error) = complete(&mut draft, lfs.as_ref(), control, log).await {
-            draft.discard().await;
-            return Err(of_git(error));
-        }
+        let along = Along { request: self.request, tools: self.tools, control, log };
+        let credential = self.credential.as_deref();
+        let completed = complete(&mut draft, lfs.as_ref(), &along, self.reached, credential, subject).await;
+        let taken = match completed {
+            Ok(taken) => taken,
+            Err(failed) => {
+                draft.discard().await;
+                return Err(failed);
+            }
+        };
         if self.request.destination == Destination::Nowhere {
             let cloned = draft.cloned.clone();
             draft.discard().await;
-            return Ok(Done::of(cloned, None));
+            return Ok(Done { taken, ..Done::of(cloned, None) });
         }
         let cloned = draft.deliver(control, log).await.map_err(of_git)?;
         note(self.tools, &self.request.destination, &subject.url, &cloned.commit).await;
-        Ok(Done::of(cloned, Some(target)))
+        Ok(Done { taken, ..Done::of(cloned, Some(target)) })
     }
 
     async fn artifact(
@@ -317,6 +335,7 @@ impl Way<'_> {
             files: read.files.len() as u64,
             lfs_pointers: 0,
             submodules: 0,
+            bytes: 0,
             warnings: Vec::new(),
         };
         let mut done = Done::of(cloned, None);
@@ -328,7 +347,15 @@ impl Way<'_> {
 
 impl Done {
     fn of(cloned: Cloned, path: Option<PathBuf>) -> Self {
-        Self { cloned, path, artifact: None, contents: Vec::new(), missing: Vec::new(), is_plain: false }
+        Self {
+            cloned,
+            path,
+            artifact: None,
+            contents: Vec::new(),
+            missing: Vec::new(),
+            taken: Taken::default(),
+            is_plain: false,
+        }
     }
 }
 
@@ -342,6 +369,7 @@ fn of_bare(bare: Bare, control: &Control) -> Cloned {
         files: bare.files,
         lfs_pointers: bare.lfs_pointers,
         submodules: bare.submodules,
+        bytes: 0,
         warnings: Vec::new(),
     }
 }
@@ -350,13 +378,19 @@ fn of_bare(bare: Bare, control: &Control) -> Cloned {
 async fn complete(
     draft: &mut Draft,
     lfs: Option<&LfsRemote>,
-    control: &Control,
-    log: &StageLog,
-) -> Result<(), git::Error> {
-    match lfs {
-        Some(remote) => draft.fetch_lfs(remote, control, log).await,
-        None => Ok(()),
+    along: &Along<'_>,
+    reached: &Reached,
+    credential: Option<&str>,
+    subject: &Subject,
+) -> Result<Taken, Failure> {
+    let of_git = |error| Failure::of_git(error, subject.provider);
+    if let Some(remote) = lfs {
+        draft.fetch_lfs(remote, along.control, along.log).await.map_err(of_git)?;
     }
+    if along.request.submodules.which == Which::Nothing {
+        return Ok(Taken::default());
+    }
+    submodules::take_along(draft, along, reached, credential).await
 }
 
 /// A place for a workspace. Files are looked at for that.

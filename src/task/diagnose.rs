@@ -10,6 +10,7 @@ mod proxy;
 mod remote;
 mod source;
 mod ssh;
+mod submodule;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::remote_url::Scheme;
 use crate::report::{Code, Diagnosis, Stage};
 
 pub(super) use compose::advised;
+pub(super) use submodule::refused as submodule_refused;
 
 use super::stop::Stopped;
 use super::target::TargetError;
@@ -58,8 +60,21 @@ pub(super) enum Failure {
     NoUploads,
     /// The artifact did not get to the control plane.
     Upload(UploadError),
+    /// A submodule could not be taken along.
+    Submodule(Box<OfSubmodule>),
     /// The time was over, or the task was cancelled.
     Stopped(Stopped),
+}
+
+/// Which submodule it was, and why.
+#[derive(Debug)]
+pub(super) struct OfSubmodule {
+    /// Where it is in the clone.
+    pub(super) path: String,
+    /// What there is to know of its target.
+    pub(super) subject: Subject,
+    /// What went wrong.
+    pub(super) failure: Failure,
 }
 
 /// What a failure is about, for remedies that name the actual thing.
@@ -184,6 +199,7 @@ impl Failure {
             Self::Git(git::Error::SignInPage { status: 200, .. }) => running_or(Stage::Repository),
             Self::Git(error) => error.stage(running),
             Self::NoUploads | Self::Upload(_) => Stage::Deliver,
+            Self::Submodule(_) => Stage::Checkout,
             Self::Stopped(_) => running_or(Stage::Policy),
         }
     }
@@ -191,7 +207,16 @@ impl Failure {
 
 /// The diagnosis of a failure at a stage.
 pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Diagnosis {
-    let (code, seen, remedies) = match failure {
+    let subject = match failure {
+        Failure::Submodule(submodule) => &submodule.subject,
+        _ => subject,
+    };
+    let (code, seen, remedies) = finding(failure, stage, subject);
+    advised(code, stage, seen.trim_end_matches('.'), remedies, subject)
+}
+
+fn finding(failure: &Failure, stage: Stage, subject: &Subject) -> Finding {
+    match failure {
         Failure::Target(error) => source::target(error, subject),
         Failure::Place(error) => source::place(error),
         Failure::Load(error) => source::load(error, subject),
@@ -203,11 +228,11 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Git(error) => remote::git(error, subject),
         Failure::NoUploads => deliver::no_uploads(),
         Failure::Upload(error) => deliver::upload(error),
+        Failure::Submodule(submodule) => submodule::finding(submodule, stage),
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
         Failure::Stopped(Stopped::StepTooLong { limit }) => step_too_long(stage, *limit),
-    };
-    advised(code, stage, seen.trim_end_matches('.'), remedies, subject)
+    }
 }
 
 /// The diagnosis of a failed way to the control plane: it is the same way with the same causes.

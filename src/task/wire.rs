@@ -7,12 +7,13 @@ use std::time::Duration;
 use sortie_protocol::artifact::Artifact;
 use sortie_protocol::report as wire;
 use sortie_protocol::task as wire_task;
-use sortie_protocol::task::{Deliver, Submodules, TaskKind, TaskSpec};
+use sortie_protocol::task::{Deliver, TaskKind, TaskSpec};
 use sortie_protocol::{AttemptId, report::TaskOutput};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::connection_test::Capability;
+use super::submodules::{Submodules, Which};
 use super::{TargetSpec, Task, TaskReport, clone, connection_test};
 use crate::artifact::Uploaded;
 use crate::git::{ArchiveFormat, Source, Want};
@@ -53,23 +54,21 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
             scope: spec.scope.map(scope_from_wire),
             test_repository: spec.test_repository.clone(),
         })),
-        TaskKind::Clone => {
-            refuse_unsupported(spec)?;
-            Ok(Task::Clone(clone::Request {
-                target,
-                provider,
-                credential: spec.credential.clone(),
-                want: Want {
-                    reference: spec.reference.clone(),
-                    depth: spec.depth,
-                    all_branches: spec.all_branches == Some(true),
-                    tags: spec.tags == Some(true),
-                },
-                paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
-                lfs: spec.lfs == Some(true),
-                destination: destination(spec, attempt),
-            }))
-        }
+        TaskKind::Clone => Ok(Task::Clone(clone::Request {
+            target,
+            provider,
+            credential: spec.credential.clone(),
+            want: Want {
+                reference: spec.reference.clone(),
+                depth: spec.depth,
+                all_branches: spec.all_branches == Some(true),
+                tags: spec.tags == Some(true),
+            },
+            paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
+            lfs: spec.lfs == Some(true),
+            submodules: clone_submodules(spec),
+            destination: destination(spec, attempt),
+        })),
         TaskKind::References => Ok(Task::References(lookup::references_from_wire(spec, target, provider))),
         TaskKind::Files => Ok(Task::Files(lookup::files_from_wire(spec, target, provider))),
         TaskKind::Compare => Ok(Task::Compare(lookup::compare_from_wire(spec, target, provider)?)),
@@ -96,10 +95,14 @@ fn destination(spec: &TaskSpec, attempt: &AttemptId) -> clone::Destination {
     }
 }
 
-fn refuse_unsupported(spec: &TaskSpec) -> Result<(), Unsupported> {
-    let unsupported = [("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false))))];
-    let first = unsupported.into_iter().find(|(_, asked)| *asked);
-    first.map_or(Ok(()), |(field, _)| Err(Unsupported { field }))
+fn clone_submodules(spec: &TaskSpec) -> Submodules {
+    let named = |path: &String| path.trim_matches('/').to_owned();
+    let which = match &spec.submodules {
+        None | Some(wire_task::Submodules::All(false)) => Which::Nothing,
+        Some(wire_task::Submodules::All(true)) => Which::All,
+        Some(wire_task::Submodules::Named(paths)) => Which::Named(paths.iter().map(named).collect()),
+    };
+    Submodules { which, skip_refused: spec.skip_refused_submodules == Some(true) }
 }
 
 /// A name for the attempt's directory. The identifier comes from the control plane, which must not be able to
@@ -211,7 +214,7 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         received_objects: report.received_objects,
         files: report.files,
         lfs_pointers: report.lfs_pointers,
-        submodules: Vec::new(),
+        submodules: report.submodules.clone(),
         path: report.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
         artifact: report.artifact.as_ref().map(artifact_to_wire),
         duration_ms: milliseconds(report.duration),
@@ -313,8 +316,6 @@ mod tests {
             let json = format!(r#"{{"kind":"clone","url":"https://a/b",{rest}}}"#);
             from_wire(&spec(&json), &attempt("t")).err().map(|error| error.field)
         };
-        assert_eq!(field(r#""submodules":true"#), Some("submodules"));
-        assert_eq!(field(r#""submodules":false"#), None);
         assert_eq!(field(r#""deliver":"workspace""#), None);
     }
 

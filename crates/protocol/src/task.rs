@@ -182,6 +182,10 @@ pub struct TaskSpec {
     /// Clone: submodules; none where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submodules: Option<Submodules>,
+    /// Clone: whether submodules outside of what the operator allows are left out with a warning; where it is missing,
+    /// the clone fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_refused_submodules: Option<bool>,
     /// Clone: whether objects of Git LFS are fetched; they stay pointers where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs: Option<bool>,
@@ -237,6 +241,7 @@ impl TaskSpec {
             ("deliver", self.deliver.is_some()),
             ("archive_format", self.archive_format.is_some()),
             ("submodules", self.submodules.is_some()),
+            ("skip_refused_submodules", self.skip_refused_submodules.is_some()),
             ("lfs", self.lfs.is_some()),
         ];
         for (field, is_set) in clone_only {

@@ -83,10 +83,15 @@ pub(super) static PATH_NOT_FOUND: Entry = Entry {
 
 pub(super) static SUBMODULE_NOT_ALLOWED: Entry = Entry {
     code: "submodule_not_allowed",
-    stages: CLONE,
+    stages: &[Stage::Checkout],
     cause: "A submodule lies outside of what the operator allows",
-    remedies: &["Declare the submodule's server, or leave submodules out."],
-    seen: "The URL in .gitmodules, judged by the same policy as the task's own URL.",
+    remedies: &[
+        "Declare the submodule's server, or leave the submodule out: name those that are needed, or set \
+         skip_refused_submodules (--skip-refused-submodules).",
+    ],
+    seen: "The URL in .gitmodules, made whole where it is relative and judged by the same policy as the task's own URL; \
+           the summary names it with the submodule's path. It is a warning where the task says so, and the submodule is \
+           left out.",
     why: "A repository's content must not be able to lead the agent to other servers.",
     on_azure_devops: "",
     on_gitlab: "",
