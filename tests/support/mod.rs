@@ -14,6 +14,7 @@ pub mod asyncssh;
 pub mod binary;
 pub mod control_plane;
 pub mod dulwich;
+pub mod line;
 pub mod nginx;
 pub mod node;
 pub mod process;
