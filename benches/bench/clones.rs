@@ -69,24 +69,22 @@ pub(crate) fn measure(effort: &Effort) -> Clones {
         .zip(&effort.sizes)
         .map(|(name, size)| growth::measure(&lab, name, size.clones))
         .collect();
-    let mut figures: Vec<Figure> = sizes.iter().map(Size::wall_figure).collect();
     let case = Case::of(&lab, medium);
-    let objects = sizes[1].objects;
-    figures.push(case.cold(
-        &format!("full clone, HTTPS, line held to {} MB/s", lab::LINE_BYTES / 1_000_000),
-        (0.8, 0.65),
-        Way::Line,
-        effort,
-    ));
-    figures.push(case.cold("full clone, SSH", (0.65, 0.45), Way::Ssh, effort));
-    figures.push(case.shallow(effort));
-    figures.push(case.warm(effort));
-    figures.push(case.behind(effort));
-    figures.push(case.crowd(effort));
-    figures.push(Case::of(&lab, REFERENCES).many_references(effort));
-    for figure in figures.iter_mut().skip(sizes.len()).take(6) {
-        figure.name = format!("{}, {objects} objects", figure.name);
+    let line = format!("full clone, HTTPS, line held to {} MB/s", lab::LINE_BYTES / 1_000_000);
+    let mut of_medium = vec![
+        case.cold(&line, (0.8, 0.65), Way::Line, effort),
+        case.cold("full clone, SSH", (0.65, 0.45), Way::Ssh, effort),
+        case.shallow(effort),
+        case.warm(effort),
+        case.behind(effort),
+        case.crowd(effort),
+    ];
+    for figure in &mut of_medium {
+        figure.name = format!("{}, {} objects", figure.name, sizes[1].objects);
     }
+    let mut figures: Vec<Figure> = sizes.iter().map(Size::wall_figure).collect();
+    figures.extend(of_medium);
+    figures.push(Case::of(&lab, REFERENCES).many_references(effort));
     figures.extend(sizes.last().map(Size::memory_figure));
     Clones { figures, sizes, references: effort.references }
 }
@@ -253,12 +251,6 @@ impl<'a> Case<'a> {
         command.args(["clone", "--quiet", "--bare", "--no-local"]).arg(served).arg(&reference);
         command_line(&mut command);
         reference
-    }
-}
-
-impl Drop for Case<'_> {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.target);
     }
 }
 

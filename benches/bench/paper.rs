@@ -6,26 +6,31 @@ use std::path::{Path, PathBuf};
 use crate::effort::Effort;
 use crate::figure::{Figure, Target};
 
+/// Columns that are not as the others are.
+const NAME: usize = 0;
+const AIM: usize = 5;
+const VERDICT: usize = 6;
 /// What stands for something that is not there.
 const NOTHING: &str = "";
 
-/// The figures as a table in Markdown whose columns are aligned for the eye as well.
+/// The figures as a table in Markdown whose columns are aligned for the eye as well. Aims have a column where there are any.
 pub(crate) fn table(figures: &[Figure]) -> String {
     let head = ["figure", "Sortie", "git", "ratio", "target", "aim", ""].map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(figures.iter().map(row));
-    let widths = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
-        .collect::<Vec<_>>();
-    let line = |cells: &[String; 7]| {
-        let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 6 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
+    let has_aims = figures.iter().any(|figure| figure.aim.is_some());
+    let columns: Vec<usize> = (0..rows[0].len()).filter(|column| has_aims || *column != AIM).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths = columns.iter().map(|column| (*column, width(*column))).collect::<Vec<_>>();
+    let line = |row: &[String; 7]| {
+        let cells = widths.iter().map(|(column, width)| match *column {
+            NAME | VERDICT => format!("{:<width$}", row[*column]),
+            _ => format!("{:>width$}", row[*column]),
         });
         format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
     };
-    let rule = widths.iter().enumerate().map(|(column, width)| match column {
-        0 | 6 => "-".repeat(width + 2),
+    let rule = widths.iter().map(|(column, width)| match *column {
+        NAME | VERDICT => "-".repeat(width + 2),
         _ => "-".repeat(width + 1) + ":",
     });
     let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));

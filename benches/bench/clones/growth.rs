@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use super::lab::{Expected, Lab};
@@ -12,6 +13,8 @@ use crate::turns::take_turns;
 
 /// By how much the cost of an object must change before one speaks of a bend.
 const BEND: f64 = 1.25;
+/// What a bend must come to, as a part of the whole at the largest size: less is noise.
+const LEAST: f64 = 0.1;
 
 /// What was measured of one repository.
 pub(super) struct Size {
@@ -67,11 +70,11 @@ pub(super) fn measure(lab: &Lab, name: &str, clones: usize) -> Size {
     Size { objects, files, pack_bytes: pack_bytes(&served), unpacked_bytes, ours, theirs }
 }
 
-fn count(repository: &std::path::Path, arguments: &[&str]) -> usize {
+fn count(repository: &Path, arguments: &[&str]) -> usize {
     run_git(repository, arguments).parse().expect("a number")
 }
 
-fn pack_bytes(repository: &std::path::Path) -> f64 {
+fn pack_bytes(repository: &Path) -> f64 {
     let packs = fs::read_dir(repository.join("objects/pack")).expect("packs");
     let packs = packs.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "pack"));
     packs.filter_map(|entry| entry.metadata().ok()).map(|facts| facts.len() as f64).sum()
@@ -152,17 +155,19 @@ fn bends(what: &str, costs: &[(usize, Cost)], quantity: impl Fn(Cost) -> f64, un
         .iter()
         .map(|(few, many, slope)| format!("{slope:.1} {unit} for each object between {few} and {many}"))
         .collect();
+    let most = costs.last().map_or(0.0, |(_, cost)| quantity(*cost));
     let mut bends = Vec::new();
     for pair in slopes.windows(2) {
-        let [(_, at, before), (_, _, after)] = [pair[0], pair[1]];
-        let way = if after > before.max(0.0) * BEND {
-            "upward"
-        } else if before > after.max(0.0) * BEND {
-            "downward"
-        } else {
+        let [(_, at, before), (_, until, after)] = [pair[0], pair[1]];
+        let comes_to = (after - before) * (until - at) as f64;
+        if comes_to.abs() < most * LEAST {
             continue;
-        };
-        bends.push(format!("the line bends {way} at {at} objects"));
+        }
+        if after > before * BEND {
+            bends.push(format!("the line bends upward at {at} objects"));
+        } else if before > after * BEND {
+            bends.push(format!("the line bends downward at {at} objects"));
+        }
     }
     let verdict =
         if bends.is_empty() { "the line is straight, within a quarter".to_owned() } else { bends.join("; ") };

@@ -26,12 +26,15 @@ const FILES_A_DIRECTORY: usize = 16;
 const DIRECTORIES_AN_AREA: usize = 16;
 /// Files that a commit changes, all in one area.
 const FILES_A_COMMIT: usize = 3;
-/// Lines that a commit changes in a file.
-const LINES_A_CHANGE: usize = 3;
+/// The most lines that a commit changes in a file.
+const LINES_A_CHANGE: usize = 48;
+/// The fewest lines of a file, and how many more the longest has.
+const FEWEST_LINES: usize = 24;
+const MORE_LINES: usize = 1000;
 /// One file of so many is a picture, which never changes.
-const FILES_A_PICTURE: usize = 61;
+const FILES_A_PICTURE: usize = 31;
 /// Bytes of a picture, which nothing compresses.
-const PICTURE_BYTES: usize = 48 * 1024;
+const PICTURE_BYTES: usize = 96 * 1024;
 /// What lines are made of.
 const WORDS: [&str; 32] = [
     "order", "customer", "let", "return", "price", "match", "account", "if", "is_valid", "total", "shipment",
@@ -145,17 +148,17 @@ impl File {
         let mut lines: Vec<String> = (0..lines_of_a_file(&mut random)).map(|_| line(&mut random)).collect();
         let mut replaced = Vec::new();
         for _ in 1..self.versions {
-            let change: Vec<(usize, String)> = (0..LINES_A_CHANGE)
-                .map(|_| {
-                    let position = random.below(lines.len());
-                    (position, std::mem::replace(&mut lines[position], line(&mut random)))
-                })
+            // What changes lies together, as a function does.
+            let count = random.below(LINES_A_CHANGE) + 1;
+            let first = random.below(lines.len());
+            let change: Vec<(usize, String)> = (first..(first + count).min(lines.len()))
+                .map(|position| (position, std::mem::replace(&mut lines[position], line(&mut random))))
                 .collect();
             replaced.push(change);
         }
         for version in (0..self.versions).rev() {
             write_blob(stream, self.first_mark + version, lines.concat().as_bytes())?;
-            for (position, before) in replaced.pop().unwrap_or_default().into_iter().rev() {
+            for (position, before) in replaced.pop().unwrap_or_default().into_iter() {
                 lines[position] = before;
             }
         }
@@ -167,11 +170,11 @@ fn is_picture(file: usize) -> bool {
     file % FILES_A_PICTURE == FILES_A_PICTURE - 1
 }
 
-/// Half of all files are short, and few are long: from 16 lines to 480.
+/// Most files are short, and few are long.
 fn lines_of_a_file(random: &mut Random) -> usize {
     let one = random.below(16) + 1;
     let other = random.below(16) + 1;
-    16 + one * one * other * other * 464 / 65_536
+    FEWEST_LINES + one * one * other * other * MORE_LINES / 65_536
 }
 
 fn line(random: &mut Random) -> String {
@@ -203,7 +206,7 @@ fn write_commit(stream: &mut dyn Write, number: usize) -> Result<()> {
     write!(stream, "commit refs/heads/main\ncommitter {AUTHOR} {seconds} +0000\ndata {length}\n{message}\n")
 }
 
-/// A generator of numbers that are the same in every run (xorshift).
+/// A generator of numbers that are the same in every run (xorshift*).
 struct Random(u64);
 
 impl Random {
@@ -211,7 +214,7 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // The lowest bits of a xorshift are poor; those of a product are not used.
+        // The lowest bits of the product are poor.
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
     }
 

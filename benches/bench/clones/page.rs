@@ -44,9 +44,9 @@ fn how(clones: &Clones, effort: &Effort) -> String {
          - HTTPS is nginx with `git http-backend`, by TLS on loopback, with a token that both send with the first request.\n\
          \x20 SSH is OpenSSH's sshd with `git upload-pack`; git goes there by `ssh`, Sortie by its own client, both with one\n\
          \x20 Ed25519 key.\n\
-         - The repositories are generated, the same in every run: files of 16 to 480 lines in two levels of directories, and\n\
-         \x20 some pictures; a commit changes three lines in up to three files of one area. They are one pack with a bitmap\n\
-         \x20 each, so that the server hardly counts before it sends.\n\
+         - The repositories are generated, the same in every run: files of 24 to 1,024 lines in two levels of directories,\n\
+         \x20 and some pictures; a commit changes up to 48 lines in each of up to three files of one area. Each is one pack with\n\
+         \x20 a bitmap, so that the server hardly counts before it sends.\n\
          - Full clones of the three sizes: {small}, {medium} and {large} runs of each program, under GNU time, which tells the\n\
          \x20 most memory of the largest process: `sortie` has one, and git's largest is `index-pack`. Both read packs by\n\
          \x20 mapping them, and what is mapped counts while it is used.\n\
@@ -56,7 +56,7 @@ fn how(clones: &Clones, effort: &Effort) -> String {
          \x20 bare repository with the same commits. Behind means that the server has got {behind} commits since; each run of\n\
          \x20 Sortie brings its mirror up to date, and the mirror is put back before the next one. Sortie's clones have hard\n\
          \x20 links to the mirror's packs and stand by themselves; git's lean on the reference repository.\n\
-         - At once: {CROWD} processes are started together, {crowds} times, and the last to end is waited for. Sortie begins\n\
+         - At once: {CROWD} processes are started together, in {crowds} runs, and the last to end is waited for. Sortie begins\n\
          \x20 without any mirror: one process fetches, and the others take what it has brought.\n\
          - Many references: a small repository with {references} branches, all of which both fetch.\n\
          - Archives, where the table has them: {archives} runs, of the newest tree of the middle repository. Sortie's is one\n\
