@@ -47,7 +47,7 @@ fn how(clones: &Clones, effort: &Effort) -> String {
          - The repositories are generated, the same in every run: files of 24 to 1,024 lines in two levels of directories,\n\
          \x20 and some pictures; a commit changes up to 48 lines in each of up to three files of one area. Each is one pack with\n\
          \x20 a bitmap, so that the server hardly counts before it sends.\n\
-         - Full clones of the three sizes: {small}, {medium} and {large} runs of each program, under GNU time, which tells the\n\
+         - Full clones of the three sizes: runs of each program {small}, {medium} and {large}, under GNU time, which tells the\n\
          \x20 most memory of the largest process: `sortie` has one, and git's largest is `index-pack`. Both read packs by\n\
          \x20 mapping them, and what is mapped counts while it is used.\n\
          - The other clones: {runs} runs of each program, or {quick_clones} where a clone takes a moment only.\n\
@@ -56,7 +56,7 @@ fn how(clones: &Clones, effort: &Effort) -> String {
          \x20 bare repository with the same commits. Behind means that the server has got {behind} commits since; each run of\n\
          \x20 Sortie brings its mirror up to date, and the mirror is put back before the next one. Sortie's clones have hard\n\
          \x20 links to the mirror's packs and stand by themselves; git's lean on the reference repository.\n\
-         - At once: {CROWD} processes are started together, in {crowds} runs, and the last to end is waited for. Sortie begins\n\
+         - At once: {CROWD} processes are started together, and the last to end is waited for; runs of each: {crowds}. Sortie begins\n\
          \x20 without any mirror: one process fetches, and the others take what it has brought.\n\
          - Many references: a small repository with {references} branches, all of which both fetch.\n\
          - Archives, where the table has them: {archives} runs, of the newest tree of the middle repository. Sortie's is one\n\
@@ -77,5 +77,5 @@ const MEMORY: &str = "\
   as many threads as cores. A limit on the size of one object is a limit on this as well (`limits.blob_bytes`).
 - The pack is mapped and not read into memory. The kernel counts what is mapped as long as it is in use, and takes it back when
   it needs the room; on a memory file system, as here, it counts as shared memory.
-- The checkout holds one file for each thread and a cache of bases of 16 MiB at most for each of them.
+- The checkout holds one file for each thread, and for each thread up to 64 decoded bases of deltas, 96 MiB at the most.
 ";
