@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use sortie::config::{CredentialSource, Proxy, SecretSource, Server};
 use sortie::credential::{CredentialKind, Store};
 use sortie::dial::{Door, ProxyEnvironment};
-use sortie::git::{Control, Limits};
+use sortie::git::{Control, Engine, Limits};
 use sortie::policy::Policy;
 use sortie::provider::Provider;
 use sortie::remote_url::RemoteUrl;
@@ -173,6 +173,9 @@ impl Bench {
             policy: Arc::new(Policy::new([server])),
             credentials: Arc::new(Store::new(credentials(&self.pat_file))),
             limits: Limits::default(),
+            engine: Engine::default(),
+            mirrors: None,
+            temporary: self.scratch.path().to_owned(),
             workspaces: None,
             uploads: None,
         }

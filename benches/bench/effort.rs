@@ -10,14 +10,36 @@ pub(crate) struct Effort {
     pub(crate) tests: usize,
     /// References of the repository with many.
     pub(crate) references: usize,
+    /// Repositories of three sizes, smallest first; most cases take the one in the middle.
+    pub(crate) sizes: [Growing; 3],
     /// Clones of each kind, of each program.
     pub(crate) clones: usize,
-    /// Objects of the repository that is cloned, at least.
-    pub(crate) objects: usize,
+    /// Clones of the kinds that take a moment only, of each program.
+    pub(crate) quick_clones: usize,
+    /// Times that several clones are started at once, of each program.
+    pub(crate) crowds: usize,
+    /// Commits that a mirror lacks.
+    pub(crate) behind: usize,
+    /// Archives, of each program.
+    pub(crate) archives: usize,
     /// Starts of the daemon.
     pub(crate) starts: usize,
     /// Tasks from POST to result.
     pub(crate) tasks: usize,
+}
+
+/// A repository of one size.
+pub(crate) struct Growing {
+    /// Its objects, at least.
+    pub(crate) objects: usize,
+    /// Full clones of it, of each program.
+    pub(crate) clones: usize,
+}
+
+impl Growing {
+    const fn new(objects: usize, clones: usize) -> Self {
+        Self { objects, clones }
+    }
 }
 
 impl Effort {
@@ -27,8 +49,12 @@ impl Effort {
         warm_ups: 2,
         tests: 31,
         references: 50_000,
-        clones: 9,
-        objects: 20_000,
+        sizes: [Growing::new(20_000, 9), Growing::new(150_000, 5), Growing::new(500_000, 3)],
+        clones: 5,
+        quick_clones: 9,
+        crowds: 3,
+        behind: 200,
+        archives: 9,
         starts: 21,
         tasks: 400,
     };
@@ -38,8 +64,12 @@ impl Effort {
         warm_ups: 1,
         tests: 5,
         references: 5_000,
+        sizes: [Growing::new(2_000, 1), Growing::new(5_000, 1), Growing::new(10_000, 1)],
         clones: 2,
-        objects: 2_000,
+        quick_clones: 2,
+        crowds: 1,
+        behind: 20,
+        archives: 2,
         starts: 3,
         tasks: 20,
     };

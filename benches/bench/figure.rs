@@ -36,6 +36,8 @@ pub(crate) struct Figure {
     pub(crate) theirs: Option<Quantity>,
     /// What was promised.
     pub(crate) target: Target,
+    /// What is aimed at beyond that, as a ratio.
+    pub(crate) aim: Option<f64>,
 }
 
 impl Quantity {
@@ -53,6 +55,7 @@ impl Quantity {
     /// The number with its unit.
     pub(crate) fn in_words(self) -> String {
         match self {
+            Self::Milliseconds(number) if number >= 10_000.0 => format!("{:.2} s", number / 1000.0),
             Self::Milliseconds(number) if number >= 100.0 => format!("{number:.0} ms"),
             Self::Milliseconds(number) => format!("{number:.1} ms"),
             Self::Megabytes(number) => format!("{number:.1} MB"),
@@ -63,13 +66,23 @@ impl Quantity {
 impl Figure {
     /// The medians of two programs.
     pub(crate) fn compared(name: &str, ours: &Times, theirs: &Times, target: Target) -> Self {
-        let (ours, theirs) = (Quantity::of(ours.median()), Quantity::of(theirs.median()));
-        Self { name: name.to_owned(), ours, theirs: Some(theirs), target }
+        Self::beside(name, Quantity::of(ours.median()), Quantity::of(theirs.median()), target)
+    }
+
+    /// Quantities of two programs.
+    pub(crate) fn beside(name: &str, ours: Quantity, theirs: Quantity, target: Target) -> Self {
+        Self { theirs: Some(theirs), ..Self::alone(name, ours, target) }
     }
 
     /// A quantity of Sortie's alone.
     pub(crate) fn alone(name: &str, ours: Quantity, target: Target) -> Self {
-        Self { name: name.to_owned(), ours, theirs: None, target }
+        Self { name: name.to_owned(), ours, theirs: None, target, aim: None }
+    }
+
+    /// The same with a ratio that is aimed at.
+    pub(crate) fn aiming_at(mut self, ratio: f64) -> Self {
+        self.aim = Some(ratio);
+        self
     }
 
     /// How many times the other program's quantity ours is.

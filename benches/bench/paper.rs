@@ -6,28 +6,31 @@ use std::path::{Path, PathBuf};
 use crate::effort::Effort;
 use crate::figure::{Figure, Target};
 
-/// Where the last full run is kept, below the package's directory.
-const FILE: &str = "docs/benchmarks.md";
+/// Columns that are not as the others are.
+const NAME: usize = 0;
+const AIM: usize = 5;
+const VERDICT: usize = 6;
 /// What stands for something that is not there.
 const NOTHING: &str = "";
 
-/// The figures as a table in Markdown whose columns are aligned for the eye as well.
+/// The figures as a table in Markdown whose columns are aligned for the eye as well. Aims have a column where there are any.
 pub(crate) fn table(figures: &[Figure]) -> String {
-    let head = ["figure", "Sortie", "git", "ratio", "target", ""].map(str::to_owned);
+    let head = ["figure", "Sortie", "git", "ratio", "target", "aim", ""].map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(figures.iter().map(row));
-    let widths = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
-        .collect::<Vec<_>>();
-    let line = |cells: &[String; 6]| {
-        let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 5 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
+    let has_aims = figures.iter().any(|figure| figure.aim.is_some());
+    let columns: Vec<usize> = (0..rows[0].len()).filter(|column| has_aims || *column != AIM).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths = columns.iter().map(|column| (*column, width(*column))).collect::<Vec<_>>();
+    let line = |row: &[String; 7]| {
+        let cells = widths.iter().map(|(column, width)| match *column {
+            NAME | VERDICT => format!("{:<width$}", row[*column]),
+            _ => format!("{:>width$}", row[*column]),
         });
         format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
     };
-    let rule = widths.iter().enumerate().map(|(column, width)| match column {
-        0 | 5 => "-".repeat(width + 2),
+    let rule = widths.iter().map(|(column, width)| match *column {
+        NAME | VERDICT => "-".repeat(width + 2),
         _ => "-".repeat(width + 1) + ":",
     });
     let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
@@ -35,9 +38,9 @@ pub(crate) fn table(figures: &[Figure]) -> String {
     lines.next().unwrap_or_default() + &rule + &lines.collect::<String>()
 }
 
-fn row(figure: &Figure) -> [String; 6] {
+fn row(figure: &Figure) -> [String; 7] {
     let target = match figure.target {
-        Target::Ratio(most) => format!("≤ {most:.1} ×"),
+        Target::Ratio(most) => format!("≤ {most:?} ×"),
         Target::Milliseconds(most) => format!("≤ {most:.0} ms"),
         Target::Megabytes(most) => format!("≤ {most:.0} MB"),
         Target::None => NOTHING.to_owned(),
@@ -53,20 +56,19 @@ fn row(figure: &Figure) -> [String; 6] {
         figure.theirs.map_or_else(String::new, |theirs| theirs.in_words()),
         figure.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2} ×")),
         target,
+        figure.aim.map_or_else(String::new, |aim| format!("{aim:?} ×")),
         verdict.to_owned(),
     ]
 }
 
-/// Writes the table with what one has to know of it, and returns the file.
-///
-/// # Errors
-/// What the system answers when the file cannot be written.
-pub(crate) fn write(table: &str, facts: &[(&str, String)], effort: &Effort) -> io::Result<PathBuf> {
-    let facts = facts.iter().map(|(name, fact)| format!("- {name}: {fact}\n")).collect::<String>();
-    let Effort { warm_ups, tests, clones, objects, starts, tasks, .. } = effort;
-    let text = format!(
+/// The page of what the agent costs: the table with what one has to know of it.
+pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> String {
+    let facts = listed(facts);
+    let Effort { warm_ups, tests, starts, tasks, .. } = effort;
+    format!(
         "# Measurements\n\n\
-         Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\n\
+         Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\
+         What clones cost stands in [performance.md](performance.md).\n\n\
          {table}\n\
          ## The machine\n\n\
          {facts}\n\
@@ -80,16 +82,26 @@ pub(crate) fn write(table: &str, facts: &[(&str, String)], effort: &Effort) -> i
          - A second test is one of a process that has tested before, as an agent's are: it keeps its HTTP client, and\n\
          \x20 still measures a connection of its own. `git` is the whole program, as before.\n\
          - The most memory is what the kernel counted for a whole `sortie test` (GNU time).\n\
-         - Clones: {clones} runs of each program against nginx, of a generated repository of at least {objects} objects, into memory\n\
-         \x20 where the system has a directory for that. The server's work is part of the time.\n\
          - Memory: the resident set (VmRSS) of a connected agent five seconds after its start, and after the tasks below.\n\
          - Start: {starts} starts of an enrolled agent, from the start of the process to its line `session is open`,\n\
          \x20 which it writes when it has the `welcome`.\n\
          - From POST to result: {tasks} connection tests, one after the other, with a client that keeps its\n\
          \x20 connection: POST, then GET with `?wait=30s`; less the `duration_ms` that each report gives itself.\n\
          \x20 The database is SQLite, which is synced before each answer.\n"
-    );
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    )
+}
+
+/// The facts of the machine as a list in Markdown.
+pub(crate) fn listed(facts: &[(&str, String)]) -> String {
+    facts.iter().map(|(name, fact)| format!("- {name}: {fact}\n")).collect()
+}
+
+/// Writes a page below the package's directory, and returns the file.
+///
+/// # Errors
+/// What the system answers when the file cannot be written.
+pub(crate) fn keep(page: &str, text: &str) -> io::Result<PathBuf> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     std::fs::write(&file, text)?;
     Ok(file)
 }

@@ -16,6 +16,7 @@ pub mod binary;
 pub mod control_plane;
 pub mod cutter;
 pub mod dulwich;
+pub mod line;
 pub mod nginx;
 pub mod node;
 pub mod process;

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::process::{Child, START_LIMIT, command_line, is_root, require, start_on_free_port, write_private};
 
-/// Requests that are served at once.
-const CGI_PROCESSES: &str = "4";
+/// Requests that are served at once where a plan does not say.
+const CGI_PROCESSES: usize = 4;
 
 /// What an nginx shall be; [`NginxPlan::start`] starts it.
 pub struct NginxPlan {
@@ -22,6 +22,7 @@ pub struct NginxPlan {
     accepted: Vec<String>,
     certificate: CertificateKind,
     directives: Vec<String>,
+    processes: usize,
 }
 
 /// A running nginx with its fcgiwrap.
@@ -43,6 +44,7 @@ impl Nginx {
             accepted: Vec::new(),
             certificate: CertificateKind::Valid,
             directives: Vec::new(),
+            processes: CGI_PROCESSES,
         }
     }
 
@@ -103,6 +105,12 @@ impl NginxPlan {
         self
     }
 
+    /// Serves this many requests at once.
+    pub fn with_processes(mut self, processes: usize) -> Self {
+        self.processes = processes;
+        self
+    }
+
     /// Starts it with a certificate of this authority.
     ///
     /// # Panics
@@ -118,7 +126,9 @@ impl NginxPlan {
             .expect("a certificate");
         let socket = path.join("cgi.socket");
         let mut command = Command::new(fcgiwrap);
-        command.args(["-f", "-c", CGI_PROCESSES, "-s"]).arg(format!("unix:{}", socket.display()));
+        command
+            .args(["-f", "-c", &self.processes.to_string(), "-s"])
+            .arg(format!("unix:{}", socket.display()));
         let mut wrapper = Child::start("fcgiwrap", &mut command, path);
         wrapper.wait_for("fcgiwrap listens", START_LIMIT, || UnixStream::connect(&socket).is_ok());
         let (server, port) = start_on_free_port("nginx", path, |port| {

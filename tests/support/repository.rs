@@ -152,7 +152,11 @@ impl SampleRepository {
         self.commit("main")
     }
 
-    fn import(&self, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) {
+    /// Feeds a stream to `git fast-import`.
+    ///
+    /// # Panics
+    /// When git fails.
+    pub fn import(&self, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) {
         let mut child = git()
             .arg("--git-dir")
             .arg(&self.directory)
