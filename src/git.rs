@@ -25,6 +25,7 @@ pub mod modules;
 mod objects;
 mod pace;
 mod pack_stream;
+mod packed_refs;
 mod pkt;
 mod references;
 mod refname;

@@ -13,7 +13,7 @@ use sortie::task::upload_diagnosis;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::attempt::RunningAttempt;
+use crate::attempt::RunningAttempt;
 use crate::support::binary::{binary, isolate};
 use crate::support::control_plane::{ControlPlane, ServeSettings, secret_file};
 use crate::support::cutter::Cutter;

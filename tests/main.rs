@@ -4,6 +4,7 @@
 mod api_credential;
 mod archive;
 mod artifacts;
+mod attempt;
 mod azure;
 mod bad_input;
 mod bounded;

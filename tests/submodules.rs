@@ -597,7 +597,7 @@ async fn limits_hold_for_all_repositories_together() {
     let cases: [fn(&mut Limits); 3] = [
         // The clone alone has three files, and its first submodule three more.
         |limits| limits.max_files = 7,
-        |limits| limits.max_expanded_bytes = 300,
+        |limits| limits.max_expanded_bytes = 250,
         |limits| limits.max_objects = 16,
     ];
     for (number, lower) in cases.into_iter().enumerate() {

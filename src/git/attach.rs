@@ -5,7 +5,7 @@ use git2::{Oid, Repository};
 use super::fetch::{Fetched, REMOTE, Want};
 use super::refname::Selected;
 use super::wire::Wire;
-use super::{Error, PackProblem};
+use super::{Error, PackProblem, packed_refs};
 
 /// What stands in the log of references.
 const MESSAGE: &str = "clone";
@@ -40,16 +40,8 @@ pub(super) fn attach(
     commit: Oid,
 ) -> Result<(), git2::Error> {
     let set = |name: &str, oid| repository.reference(name, oid, true, MESSAGE).map(drop);
-    for reference in &fetched.list.references {
-        let oid = Oid::from_str(&reference.oid)?;
-        if fetched.all_branches
-            && let Some(branch) = reference.name.strip_prefix("refs/heads/")
-        {
-            set(&format!("refs/remotes/{REMOTE}/{branch}"), oid)?;
-        }
-        if fetched.tags && reference.name.starts_with("refs/tags/") {
-            set(&reference.name, oid)?;
-        }
+    if fetched.all_branches || fetched.tags {
+        set_many(repository, fetched)?;
     }
     match &fetched.selected {
         Selected::Branch { name, oid } => {
@@ -82,4 +74,24 @@ pub(super) fn attach(
         repository.remote_set_url(REMOTE, &url)?;
     }
     Ok(())
+}
+
+/// Sets all branches of the remote, or all tags, or both.
+fn set_many(repository: &Repository, fetched: &Fetched) -> Result<(), git2::Error> {
+    let mut names = Vec::new();
+    for reference in &fetched.list.references {
+        let oid = Oid::from_str(&reference.oid)?;
+        match reference.name.strip_prefix("refs/heads/") {
+            Some(branch) if fetched.all_branches => {
+                names.push((format!("refs/remotes/{REMOTE}/{branch}"), oid));
+            }
+            None if fetched.tags && reference.name.starts_with("refs/tags/") => {
+                names.push((reference.name.clone(), oid));
+            }
+            _ => {}
+        }
+    }
+    let written = packed_refs::write(repository, names.iter().map(|(name, oid)| (name.as_str(), *oid)));
+    written
+        .map_err(|_| git2::Error::new(git2::ErrorCode::GenericError, git2::ErrorClass::Os, "no references"))
 }

@@ -8,7 +8,7 @@
 mod keep;
 mod repack;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -23,7 +23,7 @@ use super::fetch::{Asked, Fetched, Source, Want};
 use super::references::internal;
 use super::target::{target_error, write_error};
 use super::wire::Wire;
-use super::{Engine, Error};
+use super::{Engine, Error, packed_refs};
 use keep::Lock;
 
 /// How often a mirror may be replaced by somebody else while it is waited for.
@@ -67,7 +67,7 @@ pub(super) fn fetch(
             place.mark_used();
             keep::sweep(mirror.path());
             asked.download(&mirror, engine)?;
-            point(&mirror, &asked).map_err(|error| git_error(place.root(), "keeping references", &error))?;
+            point(&mirror, &asked)?;
             place.evict_others();
             "fetched"
         };
@@ -139,19 +139,24 @@ fn open(wire: &Wire, place: &MirrorPlace) -> Result<Repository, Error> {
 
 /// Keeps the names under which the objects came, so that the next fetch tells the server what is here; names that the
 /// server has no more go, because they would be told in vain.
-fn point(mirror: &Repository, asked: &Asked<'_>) -> Result<(), git2::Error> {
+fn point(mirror: &Repository, asked: &Asked<'_>) -> Result<(), Error> {
+    let failed = |error| internal("reading the mirror's references", &error);
     let listed: HashSet<&str> =
         asked.list().references.iter().map(|reference| reference.name.as_str()).collect();
-    let kept: Vec<String> = mirror.references()?.names().filter_map(Result::ok).map(str::to_owned).collect();
-    for name in kept.iter().filter(|name| !name.starts_with(COMMITS) && !listed.contains(name.as_str())) {
-        mirror.find_reference(name)?.delete()?;
+    let mut names: HashMap<String, Oid> = HashMap::new();
+    for kept in mirror.references().map_err(failed)?.filter_map(Result::ok) {
+        if let (Ok(name), Some(oid)) = (kept.name(), kept.target())
+            && (name.starts_with(COMMITS) || listed.contains(name))
+        {
+            names.insert(name.to_owned(), oid);
+        }
     }
     for (name, oid) in asked.wanted() {
-        let alone = || format!("{COMMITS}{oid}");
-        let name = if name.is_empty() { alone() } else { name.to_owned() };
-        mirror.reference(&name, oid, true, "fetch")?;
+        let name = if name.is_empty() { format!("{COMMITS}{oid}") } else { name.to_owned() };
+        names.insert(name, oid);
     }
-    Ok(())
+    let written = packed_refs::write(mirror, names.iter().map(|(name, oid)| (name.as_str(), *oid)));
+    written.map_err(|error| target_error(mirror.path(), error))
 }
 
 /// Links every pack of one repository into another one; where they are on different file systems, copies it.

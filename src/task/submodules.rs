@@ -157,10 +157,12 @@ impl Walk<'_> {
                     let holder = above.holder.clone();
                     self.awaited.push_front(Awaited { submodule, path, holder, target, depth });
                 }
-                Err((error, subject)) if submodules.skip_refused => {
+                Err(refused) if submodules.skip_refused => {
+                    let (error, subject) = *refused;
                     self.taken.warnings.push(submodule_refused(&path, &error, &subject));
                 }
-                Err((error, subject)) => {
+                Err(refused) => {
+                    let (error, subject) = *refused;
                     let failure = Failure::Target(error);
                     return Err(Failure::Submodule(Box::new(OfSubmodule { path, subject, failure })));
                 }
@@ -170,8 +172,12 @@ impl Walk<'_> {
     }
 
     /// Asks policy about the URL of a submodule. Nothing is opened for that.
-    fn admit(&self, above: &RemoteUrl, submodule: &Submodule) -> Result<TargetSpec, (TargetError, Subject)> {
-        let refused = |error, shown| (error, Subject { url: shown, ..Subject::default() });
+    fn admit(
+        &self,
+        above: &RemoteUrl,
+        submodule: &Submodule,
+    ) -> Result<TargetSpec, Box<(TargetError, Subject)>> {
+        let refused = |error, shown| Box::new((error, Subject { url: shown, ..Subject::default() }));
         let url = modules::resolve(above, &submodule.url)
             .map_err(|error| refused(error.into(), scrubbed(&submodule.url)))?;
         let target = TargetSpec::Url(url);

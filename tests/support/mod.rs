@@ -11,7 +11,6 @@
 
 pub mod agent;
 pub mod asyncssh;
-pub mod attempt;
 pub mod binary;
 pub mod control_plane;
 pub mod cutter;

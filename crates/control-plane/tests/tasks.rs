@@ -123,6 +123,12 @@ async fn events_tell_states_and_progress_to_the_end() {
         received_bytes: 7,
         received_objects: 1,
         total_objects: None,
+        indexed_objects: 0,
+        written_files: 0,
+        total_files: None,
+        bytes_per_second: 0,
+        remaining_ms: None,
+        said: None,
     };
     agent.send(AgentMessage::Progress(progress)).await;
     while !seen.contains("event: progress") {

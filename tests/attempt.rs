@@ -20,8 +20,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::control_plane::ControlPlane;
-use super::process::{START_LIMIT, wait_until};
+use crate::support::control_plane::ControlPlane;
+use crate::support::process::{START_LIMIT, wait_until};
 
 /// An agent with a running attempt.
 pub struct RunningAttempt {
