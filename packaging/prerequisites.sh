@@ -36,6 +36,8 @@ stunnel stunnel4
 openssl openssl
 /usr/bin/time time
 jq jq
+unzip unzip
+zstd zstd
 python3 python3
 node nodejs
 npm npm

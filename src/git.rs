@@ -4,8 +4,10 @@
 //! over the network goes through [`crate::dial`], under the deadline, the cancel token and the limits of a
 //! [`Control`].
 
+mod archive;
 mod attach;
 mod blocking;
+mod bundle;
 mod checkout;
 mod clone;
 mod control;
@@ -19,6 +21,7 @@ pub mod lfs;
 mod list;
 mod meter;
 mod mirror;
+pub mod modules;
 mod objects;
 mod pace;
 mod pack_stream;
@@ -40,6 +43,8 @@ use crate::remote_url::RemoteUrl;
 use crate::secret::Secret;
 use crate::ssh;
 
+pub use archive::{ArchiveFormat, ArchiveRequest, Archived, archive};
+pub use bundle::{BundleRequest, Bundled, bundle};
 pub use clone::{Bare, CloneRequest, CloneWarning, Cloned, Draft, clone, draft, with_bare};
 pub use control::{Control, Limits, Phase, Transfer};
 pub use error::{Error, Limit, PackProblem};
@@ -49,6 +54,7 @@ pub use foreign::{InitializationError, initialize};
 pub use lfs::{LfsError, LfsOid};
 pub use list::{Found, ListRequest, Listed, ListedReference, find, list};
 pub use mirror::{MirrorInfo, MirrorPlace, Mirrors};
+pub use modules::{Holder, Submodule};
 pub use pace::{Estimate, Pace};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};

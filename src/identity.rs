@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -40,10 +41,11 @@ pub enum IdentityError {
     Randomness,
 }
 
-/// A key that is not registered anywhere yet, or is.
+/// A key that is not registered anywhere yet, or is. Clones share it.
+#[derive(Clone)]
 pub struct AgentKey {
-    pair: Ed25519KeyPair,
-    pkcs8: Zeroizing<Vec<u8>>,
+    pair: Arc<Ed25519KeyPair>,
+    pkcs8: Arc<Zeroizing<Vec<u8>>>,
 }
 
 impl AgentKey {
@@ -56,7 +58,11 @@ impl AgentKey {
             Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::Randomness)?;
         let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| IdentityError::Randomness)?;
-        Ok(Self { pair, pkcs8 })
+        Ok(Self::of(pair, pkcs8))
+    }
+
+    fn of(pair: Ed25519KeyPair, pkcs8: Zeroizing<Vec<u8>>) -> Self {
+        Self { pair: Arc::new(pair), pkcs8: Arc::new(pkcs8) }
     }
 
     /// The public half: 32 bytes in base64.
@@ -166,7 +172,7 @@ fn read(path: &Path) -> Result<(Option<String>, String, AgentKey), IdentityError
     }
     let pkcs8 = Zeroizing::new(BASE64.decode(stored.private_key.as_bytes()).map_err(|_| damaged())?);
     let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| damaged())?;
-    Ok((stored.agent_id, stored.control_plane, AgentKey { pair, pkcs8 }))
+    Ok((stored.agent_id, stored.control_plane, AgentKey::of(pair, pkcs8)))
 }
 
 /// Writes a new file beside the old one, syncs it and renames it, so that there is always a whole one.
@@ -175,7 +181,7 @@ fn write(state_dir: &Path, agent_id: Option<&str>, url: &str, key: &AgentKey) ->
         version: STORED_VERSION,
         agent_id: agent_id.map(ToOwned::to_owned),
         control_plane: url.to_owned(),
-        private_key: Zeroizing::new(BASE64.encode(&*key.pkcs8)),
+        private_key: Zeroizing::new(BASE64.encode(key.pkcs8.as_slice())),
     };
     let path = state_dir.join(FILE_NAME);
     let failed = |error: io::Error| IdentityError::State { path: path.clone(), kind: error.kind() };

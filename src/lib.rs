@@ -3,10 +3,11 @@
 //! A task's way through the code, in reading order: [`agent`] (the loop) takes a frame from [`session`] (the
 //! protocol), hands it to [`runner`] (slots and deadlines), which calls [`task`] (what is to be done). That
 //! asks [`policy`] (where it may go), loads a [`credential`], and goes out through [`dial`] (the door) with
-//! [`provider`] (APIs), [`git`] and [`ssh`]. What was seen on the way becomes a [`report`]. `ARCHITECTURE.md`
+//! [`provider`] (APIs), [`git`] and [`ssh`]; what is too large for a message goes by [`artifact`]. What was seen on the way becomes a [`report`]. `ARCHITECTURE.md`
 //! has the map, and who may import whom.
 
 pub mod agent;
+pub mod artifact;
 pub mod backoff;
 pub mod cli;
 pub mod config;

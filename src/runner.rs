@@ -311,6 +311,7 @@ mod tests {
             mirrors: None,
             temporary: std::env::temp_dir(),
             workspaces: None,
+            uploads: None,
         };
         Runner::new(tools, Duration::from_secs(60))
     }

@@ -15,12 +15,14 @@ pub mod references;
 mod remote;
 mod stages;
 mod stop;
+pub mod submodules;
 mod target;
 mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::artifact;
 use crate::credential;
 use crate::dial::Door;
 use crate::git::{Control, Engine, Limits, Means, Mirrors, Remote};
@@ -29,7 +31,7 @@ use crate::report::{Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
 use crate::workspace::Workspaces;
 
-pub use diagnose::control_plane as control_plane_diagnosis;
+pub use diagnose::{control_plane as control_plane_diagnosis, upload as upload_diagnosis};
 pub use lookup::Report as LookupReport;
 pub use target::{Target, TargetError, TargetSpec};
 pub use wire::{Unsupported, from_wire, wire_diagnosis, wire_stage};
@@ -53,6 +55,8 @@ pub struct Tools {
     pub temporary: PathBuf,
     /// Where clones of tasks are kept; `None` where there is no such place.
     pub workspaces: Option<Arc<Workspaces>>,
+    /// The way of artifacts to the control plane; `None` where there is none.
+    pub uploads: Option<artifact::Uploader>,
 }
 
 impl Tools {

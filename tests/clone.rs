@@ -24,7 +24,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 type Change = fn(&mut Control);
 
 /// Mode, name and object.
-type TreeEntry<'a> = (&'a str, &'a str, &'a str);
+pub(crate) type TreeEntry<'a> = (&'a str, &'a str, &'a str);
 
 pub(crate) fn wanted(reference: Option<&str>, target: &Path) -> CloneRequest {
     let want = Want { reference: reference.map(str::to_owned), ..Want::default() };
@@ -350,7 +350,7 @@ async fn a_caller_who_goes_away_leaves_nothing() {
 }
 
 /// Writes an object as it is, without any check of git's.
-fn write_object(repository: &Path, kind: &str, content: &[u8]) -> String {
+pub(crate) fn write_object(repository: &Path, kind: &str, content: &[u8]) -> String {
     let mut child = git()
         .arg("-C")
         .arg(repository)
@@ -363,7 +363,7 @@ fn write_object(repository: &Path, kind: &str, content: &[u8]) -> String {
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().to_owned()
 }
 
-fn tree(repository: &Path, entries: &[TreeEntry<'_>]) -> String {
+pub(crate) fn tree(repository: &Path, entries: &[TreeEntry<'_>]) -> String {
     let mut content = Vec::new();
     for (mode, name, oid) in entries {
         content.extend(format!("{mode} {name}\0").bytes());
@@ -373,7 +373,7 @@ fn tree(repository: &Path, entries: &[TreeEntry<'_>]) -> String {
     write_object(repository, "tree", &content)
 }
 
-fn commit(repository: &Path, branch: &str, tree: &str) {
+pub(crate) fn commit(repository: &Path, branch: &str, tree: &str) {
     let who = "A <a@example.com> 1700000000 +0000";
     let text = format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nx\n");
     let oid = write_object(repository, "commit", text.as_bytes());

@@ -2,17 +2,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api_credential;
+mod archive;
+mod artifacts;
 mod azure;
 mod bad_input;
 mod bounded;
 mod broken_answers;
+mod bundle;
 mod catalogue;
 mod cli;
 mod clone;
+mod clone_diagnoses;
 mod clone_options;
 mod compare;
 mod connection_test;
 mod daemon;
+mod deliver;
 mod diagnoses;
 mod doctor;
 mod files;
@@ -34,6 +39,7 @@ mod ssh;
 mod ssh_agent;
 mod ssh_keys;
 mod status;
+mod submodules;
 mod support;
 mod terminal;
 mod tls;

@@ -229,6 +229,24 @@ async fn the_one_that_was_used_longest_ago_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_packs_become_few_and_no_borrower_notices() {
+    let scene = Scene::of(SampleRepository::small);
+    for number in 0..14 {
+        scene.server.sample.add_commit("main", &format!("new-{number}.txt"), "new\n");
+        scene.cloned(&format!("clone-{number}"), Want::default(), "pat").await.unwrap();
+    }
+    assert_eq!(scene.mirrors.list().unwrap()[0].packs, 14);
+    let mirrors = Arc::clone(&scene.mirrors);
+    tokio::task::spawn_blocking(move || mirrors.repack()).await.unwrap();
+    assert_eq!(scene.mirrors.list().unwrap()[0].packs, 2);
+    let after = scene.cloned("after", Want::default(), "pat").await.unwrap();
+    assert_eq!((after.source, after.received_objects), (Source::Mirror, 0));
+    for name in ["clone-0", "clone-13", "after"] {
+        assert_whole(&scene.target(name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_left_is_swept() {
     let scene = Scene::of(SampleRepository::small);
     scene.cloned("first", Want::default(), "pat").await.unwrap();

@@ -15,6 +15,7 @@ use sortie::policy::Policy;
 use sortie::provider::{Provider, Scope};
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
+use sortie::task::submodules::Submodules;
 use sortie::task::{TargetSpec, Task, Tools, admit, clone, compare, connection_test, files, references, run};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -32,6 +33,7 @@ pub(crate) struct Trial {
     /// Ends the test early.
     pub(crate) cancel: CancellationToken,
     deadline: Duration,
+    limits: Limits,
     names: Arc<dyn Names>,
     credentials: BTreeMap<String, CredentialSource>,
     directory: TempDir,
@@ -59,6 +61,7 @@ impl Trial {
             request,
             cancel: CancellationToken::new(),
             deadline: Duration::from_secs(60),
+            limits: Limits::default(),
             names: Arc::new(SystemNames),
             credentials: BTreeMap::new(),
             directory: tempfile::tempdir().expect("a private directory"),
@@ -175,6 +178,12 @@ impl Trial {
         self
     }
 
+    /// Gives it only so much of everything else.
+    pub(crate) fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Gives it only so much time.
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -201,6 +210,7 @@ impl Trial {
             want: Want { depth, ..Want::default() },
             paths: Vec::new(),
             lfs: false,
+            submodules: Submodules::default(),
             destination: clone::Destination::Directory(directory.to_owned()),
         });
         self.carry_out(&task).await
@@ -256,11 +266,13 @@ impl Trial {
             door: Arc::new(Door::with_names(ProxyEnvironment::none(), Arc::clone(&self.names))),
             policy: Arc::new(Policy::new([self.server.clone()])),
             credentials: Arc::new(Store::new(self.credentials.clone())),
-            limits: Limits::default(),
+            limits: self.limits,
             temporary: self.workspaces(),
             workspaces: None,
+            uploads: None,
         };
-        let control = Control::new(Instant::now() + self.deadline, self.cancel.clone());
+        let mut control = Control::new(Instant::now() + self.deadline, self.cancel.clone());
+        control.limits = self.limits;
         let log = StageLog::default();
         let report = run(task, &tools, &control, &log).await;
         let refused = admit(task, &tools).err();

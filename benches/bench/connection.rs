@@ -177,6 +177,7 @@ impl Bench {
             mirrors: None,
             temporary: self.scratch.path().to_owned(),
             workspaces: None,
+            uploads: None,
         }
     }
 }

@@ -204,6 +204,7 @@ impl AccessArgs {
             mirrors: declared.mirrors.filter(|_| name.is_none()),
             temporary: std::env::temp_dir(),
             workspaces: None,
+            uploads: None,
         };
         let test_repository = self.repository.clone().filter(|_| self.server.is_none());
         Ok(Access {

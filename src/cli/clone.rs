@@ -9,6 +9,7 @@ use super::access::AccessArgs;
 use super::work::{self, Form};
 use super::{Common, Exit, complain, usage};
 use crate::git::Want;
+use crate::task::submodules::{Submodules, Which};
 use crate::task::{Task, clone};
 
 /// When a clone gives up where nothing else is said.
@@ -42,6 +43,12 @@ pub(super) struct CloneArgs {
     /// Fetch objects of Git LFS, from the server of the repository alone; without it files stay pointers
     #[arg(long)]
     lfs: bool,
+    /// Take submodules along: all of them and theirs, or only the one at PATH; may be repeated with a PATH
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    submodules: Vec<String>,
+    /// Leave out submodules whose server is not declared, instead of failing
+    #[arg(long, requires = "submodules")]
+    skip_refused_submodules: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -73,8 +80,18 @@ pub(super) async fn execute(common: &Common, args: CloneArgs) -> Exit {
         },
         paths: args.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
         lfs: args.lfs,
+        submodules: Submodules { which: which(&args.submodules), skip_refused: args.skip_refused_submodules },
         destination: clone::Destination::Directory(PathBuf::from(directory)),
     });
     work::carry_out(&task, &access.tools, access.deadline.unwrap_or(DEFAULT_DEADLINE), Form::of(common.json))
         .await
+}
+
+/// Which submodules the flags name: an empty path stands for all.
+fn which(paths: &[String]) -> Which {
+    match paths {
+        [] => Which::Nothing,
+        _ if paths.iter().any(String::is_empty) => Which::All,
+        _ => Which::Named(paths.iter().map(|path| path.trim_matches('/').to_owned()).collect()),
+    }
 }

@@ -15,6 +15,7 @@ use super::access::{AccessError, with_secret};
 use super::enroll::{Failure, control_plane, profile, trade};
 use super::{Common, Exit, complain, load_config};
 use crate::agent::{Agent, Ended, Parts, Wish};
+use crate::artifact::Uploader;
 use crate::backoff::{self, Backoff};
 use crate::config::{self, Config};
 use crate::control_socket::{self, Desk};
@@ -33,8 +34,8 @@ use crate::task::Tools;
 use crate::telemetry;
 use crate::workspace::Workspaces;
 
-/// How often workspaces are looked through for those whose time is over.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often workspaces are looked through for those whose time is over, and mirrors for those with many packs.
+const TENDING_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -103,9 +104,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     // These end with this function: they are aborted when the set is dropped.
     let mut tasks = JoinSet::new();
     tasks.spawn(signals.forward(sender));
-    if let Some(workspaces) = tools.workspaces.clone() {
-        tasks.spawn(remove_expired(workspaces));
-    }
+    tasks.spawn(tend(tools.workspaces.clone(), tools.mirrors.clone()));
     let ended = serve(&config, tools, board, notifier, wishes).await;
     socket.close().await;
     ended
@@ -114,7 +113,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
 /// From the identity to the end of the loop.
 async fn serve(
     config: &Config,
-    tools: Tools,
+    mut tools: Tools,
     board: Board,
     mut notifier: Notifier,
     mut wishes: watch::Receiver<Wish>,
@@ -124,9 +123,12 @@ async fn serve(
         () = wished_to_end(&mut wishes) => return Ok(Exit::Done),
     };
     let url = config::control_plane_url(&identity.control_plane).map_err(|_| StartError::Url)?;
+    let control_plane = control_plane(config, &url).await?;
+    let destination = control_plane.destination.clone();
+    tools.uploads = Some(Uploader::new(Arc::clone(&tools.door), destination, url, &identity));
     let agent = Agent::new(Parts {
         door: Arc::clone(&tools.door),
-        control_plane: control_plane(config, &url).await?,
+        control_plane,
         profile: profile(&config.agent),
         identity,
         runner: Runner::new(tools, config.max_run),
@@ -161,6 +163,8 @@ pub(super) async fn tools(config: &Config) -> Tools {
         mirrors: mirrors(config),
         temporary: temporary(config),
         workspaces: Some(workspaces(config)),
+        // Filled in once it is known who this agent is.
+        uploads: None,
     }
 }
 
@@ -182,17 +186,23 @@ fn workspaces(config: &Config) -> Arc<Workspaces> {
     Arc::new(workspaces)
 }
 
-/// Removes workspaces whose time is over, for ever.
-async fn remove_expired(workspaces: Arc<Workspaces>) {
-    let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
+/// Removes workspaces whose time is over, and repacks mirrors, for ever.
+async fn tend(workspaces: Option<Arc<Workspaces>>, mirrors: Option<Arc<Mirrors>>) {
+    let mut interval = tokio::time::interval(TENDING_INTERVAL);
     loop {
         interval.tick().await;
-        let workspaces = Arc::clone(&workspaces);
-        match tokio::task::spawn_blocking(move || workspaces.remove_expired()).await {
-            Ok(gone) if !gone.is_empty() => {
-                tracing::info!(workspaces = gone.len(), "workspaces have expired and are removed");
+        let (workspaces, mirrors) = (workspaces.clone(), mirrors.clone());
+        let tended = tokio::task::spawn_blocking(move || {
+            let gone = workspaces.map_or(0, |workspaces| workspaces.remove_expired().len());
+            if gone > 0 {
+                tracing::info!(workspaces = gone, "workspaces have expired and are removed");
             }
-            _ => {}
+            if let Some(mirrors) = mirrors {
+                mirrors.repack();
+            }
+        });
+        if tended.await.is_err() {
+            tracing::error!("tending to workspaces and mirrors panicked");
         }
     }
 }

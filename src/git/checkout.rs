@@ -3,6 +3,7 @@
 mod parallel;
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,6 +22,8 @@ use crate::report::Stage;
 /// What was written.
 pub(super) struct CheckedOut {
     pub(super) files: u64,
+    /// Bytes of all files.
+    pub(super) bytes: u64,
     pub(super) lfs_pointers: u64,
     pub(super) submodules: u64,
     /// Whether attributes name an encoding that git itself may read otherwise.
@@ -49,11 +52,11 @@ pub(super) fn check_out(
     drop(objects);
     wire.log.fact("files", seen.files);
     wire.control.transfer.set_total_files(seen.files);
-    let mut lfs_pointers = seen.lfs_pointers;
+    let (mut lfs_pointers, mut bytes) = (seen.lfs_pointers, seen.bytes);
     // Neither library leaves `ident` alone by itself, but libgit2 can be told to.
     if engine == Engine::Gix && !seen.has_ident {
         let written = parallel::write(wire, repository.path(), scratch.path(), tree, paths)?;
-        lfs_pointers = written.lfs_pointers;
+        (lfs_pointers, bytes) = (written.lfs_pointers, written.bytes);
     } else {
         one_by_one(wire, repository, &commit, paths, scratch, &seen)?;
         if !paths.is_empty() {
@@ -63,10 +66,28 @@ pub(super) fn check_out(
     }
     Ok(CheckedOut {
         files: seen.files,
+        bytes,
         lfs_pointers,
         submodules: seen.submodules,
         has_wide_encoding: seen.has_wide_encoding,
     })
+}
+
+/// Looks at everything that a commit holds, without writing any of it.
+pub(super) fn look_at(
+    wire: &Wire,
+    repository: &Repository,
+    commit: Oid,
+    directory: &Path,
+) -> Result<Survey, Error> {
+    wire.log.begin(Stage::Checkout);
+    wire.control.transfer.set_phase(Phase::CheckingOut);
+    let commit = repository.find_commit(commit).map_err(|_| missing())?;
+    let objects = Objects::open(&repository.path().join("objects"), wire.control.limits.max_blob_bytes)
+        .map_err(|error| target_error(directory, error))?;
+    let seen = survey(&objects, object_id(commit.tree_id()), &[], Files::Weighed, &wire.control)?;
+    wire.log.fact("files", seen.files);
+    Ok(seen)
 }
 
 /// An identifier of libgit2's in gix's form.

@@ -47,9 +47,11 @@ pub struct Cloned {
     pub received_objects: u64,
     /// Files and symbolic links in the working directory.
     pub files: u64,
+    /// Bytes of all files as they are in the commit.
+    pub bytes: u64,
     /// Files that are pointers of Git LFS and stay so.
     pub lfs_pointers: u64,
-    /// Submodules, which are left out here.
+    /// Submodules of the commit itself, whether or not they are taken along.
     pub submodules: u64,
     /// What else there is to say.
     pub warnings: Vec<CloneWarning>,
@@ -64,7 +66,7 @@ pub enum CloneWarning {
 
 /// A clone that is whole and not yet in its place, so that more can be put into it. Dropping it removes it.
 pub struct Draft {
-    scratch: Option<Scratch>,
+    pub(super) scratch: Option<Scratch>,
     /// What came so far.
     pub cloned: Cloned,
 }
@@ -166,13 +168,23 @@ pub struct Bare {
     pub commit: String,
     /// The full name of the reference; `None` for a bare commit.
     pub reference: Option<String>,
+    /// What the reference leads to, in hex: the commit, or a tag that leads to it.
+    pub target: String,
     /// Where its objects came from.
     pub source: Source,
+    /// Files and symbolic links of the commit.
+    pub files: u64,
+    /// Files that are pointers of Git LFS.
+    pub lfs_pointers: u64,
+    /// Submodules.
+    pub submodules: u64,
 }
 
-/// Fetches into a repository without files below `directory`, does some work on it, and removes it.
+/// Fetches into a repository without files below `directory`, looks at the trees of the commit, does some work on it,
+/// and removes it.
 ///
-/// The work runs on a blocking thread and looks at the control itself.
+/// The work runs on a blocking thread and looks at the control itself. Limits and unsafe paths are found before it
+/// begins.
 ///
 /// # Errors
 /// Those of a clone, and those of the work.
@@ -188,21 +200,33 @@ pub async fn with_bare<T: Send + 'static>(
     check_name(want)?;
     let (want, means, directory) = (want.clone(), means.clone(), directory.to_owned());
     blocking::run(remote, control, log, move |wire| {
-        let mut work = Some(work);
-        healed(wire, &means, |means| {
+        let (scratch, bare) = healed(wire, &means, |means| {
             let scratch = Scratch::apart(&directory)?;
             let repository = initialize(wire, scratch.path(), true)?;
             let fetched = fetch(wire, &want, means, &repository)?;
             let commit = peel(&repository, &fetched)?;
+            let seen = checkout::look_at(wire, &repository, commit, scratch.path())?;
             let bare = Bare {
                 repository: repository.path().to_owned(),
                 commit: commit.to_string(),
                 reference: reference(&fetched),
+                target: fetched.selected.target().unwrap_or(commit).to_string(),
                 source: fetched.source,
+                files: seen.files,
+                lfs_pointers: seen.lfs_pointers,
+                submodules: seen.submodules,
             };
-            let work = work.take().ok_or_else(|| internal("working twice", &git2::Error::from_str("")))?;
-            Ok((work(&bare)?, bare))
-        })
+            Ok((scratch, bare))
+        })?;
+        let done = work(&bare);
+        drop(scratch);
+        if let (Err(Error::PackCorrupt(_)), Some(place)) = (&done, &means.mirror)
+            && place.was_used()
+        {
+            // Half of what came of it may be gone already; the next one begins with a new mirror.
+            place.discard(wire)?;
+        }
+        Ok((done?, bare))
     })
     .await
 }
@@ -261,6 +285,7 @@ fn cloned(wire: &Wire, fetched: &Fetched, commit: &str, checked_out: &CheckedOut
         received_bytes: wire.control.transfer.received_bytes(),
         received_objects: wire.control.transfer.received_objects(),
         files: checked_out.files,
+        bytes: checked_out.bytes,
         lfs_pointers: checked_out.lfs_pointers,
         submodules: checked_out.submodules,
         warnings: checked_out.has_wide_encoding.then_some(CloneWarning::WideEncoding).into_iter().collect(),

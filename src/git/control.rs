@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use super::{Error, Limit};
 
 /// Under what conditions git's work is done. Cloning it shares the token and the counters.
 #[derive(Clone)]
@@ -69,6 +69,31 @@ pub struct Limits {
     pub max_references: u64,
     /// Bytes of all objects of Git LFS, each counted once; one of them has at most `max_blob_bytes`.
     pub max_lfs_bytes: u64,
+}
+
+impl Limits {
+    /// What holds for the sum over all repositories of one clone, where `what` is such a sum.
+    pub(crate) fn of_the_whole(&self, what: Limit) -> Option<u64> {
+        match what {
+            Limit::Objects => Some(self.max_objects),
+            Limit::Files => Some(self.max_files),
+            Limit::ExpandedBytes => Some(self.max_expanded_bytes),
+            Limit::LfsBytes => Some(self.max_lfs_bytes),
+            Limit::Bytes
+            | Limit::BlobBytes
+            | Limit::PathBytes
+            | Limit::PathDepth
+            | Limit::References
+            | Limit::AnswerBytes
+            | Limit::LfsObjects
+            | Limit::ArchiveBytes
+            | Limit::BundleBytes
+            | Limit::TreeBytes
+            | Limit::DeltaBytes
+            | Limit::Submodules
+            | Limit::SubmoduleDepth => None,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -170,6 +195,14 @@ impl Transfer {
     pub(crate) fn add_bytes(&self, count: usize) -> u64 {
         let count = count as u64;
         self.received_bytes.fetch_add(count, Ordering::Relaxed) + count
+    }
+
+    /// Begins to count for another repository of the same work; bytes are those of all.
+    pub(crate) fn begin_another(&self) {
+        self.set_objects(0, 0);
+        self.indexed_objects.store(0, Ordering::Relaxed);
+        self.written_files.store(0, Ordering::Relaxed);
+        self.set_total_files(0);
     }
 
     pub(crate) fn set_objects(&self, received: usize, total: usize) {

@@ -34,6 +34,18 @@ pub enum Limit {
     LfsBytes,
     /// Objects of Git LFS.
     LfsObjects,
+    /// Bytes of an archive, or of what it holds.
+    ArchiveBytes,
+    /// Bytes of a bundle.
+    BundleBytes,
+    /// Bytes of one directory's list.
+    TreeBytes,
+    /// Bytes of one file that is stored as a delta.
+    DeltaBytes,
+    /// Submodules, with those of submodules.
+    Submodules,
+    /// Submodules above one submodule, and itself.
+    SubmoduleDepth,
 }
 
 impl Limit {
@@ -51,6 +63,12 @@ impl Limit {
             Self::AnswerBytes => "bytes of files in one answer",
             Self::LfsBytes => "bytes of LFS objects",
             Self::LfsObjects => "LFS objects",
+            Self::ArchiveBytes => "bytes in the archive",
+            Self::BundleBytes => "bytes in the bundle",
+            Self::TreeBytes => "bytes in the list of one directory",
+            Self::DeltaBytes => "bytes in one file that is stored as a delta",
+            Self::Submodules => "submodules",
+            Self::SubmoduleDepth => "submodules in each other",
         }
     }
 }
@@ -182,6 +200,8 @@ pub enum Error {
     PathNotFound {
         /// The first of the paths that were asked for, without control characters.
         paths: Vec<String>,
+        /// Paths that are like them, the most alike first.
+        near: Vec<String>,
     },
     /// The target directory holds something.
     #[error("the directory {} is not empty", path.display())]
@@ -223,6 +243,15 @@ pub enum Error {
     /// Objects of Git LFS could not be had.
     #[error(transparent)]
     Lfs(Box<LfsError>),
+    /// A part of the history is not there, and the whole is needed.
+    #[error("the repository has only a part of its history")]
+    Shallow,
+    /// Whoever was to take the result did not.
+    #[error("the result could not be handed on: {source}")]
+    Delivery {
+        /// What it said.
+        source: io::Error,
+    },
     /// The task was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -289,9 +318,8 @@ impl Error {
                 Stage::Repository
             }
             Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
-            Self::PathNotFound { .. } => Stage::Checkout,
-            Self::Lfs(_) => Stage::Checkout,
-            Self::TargetNotEmpty { .. } => Stage::Deliver,
+            Self::PathNotFound { .. } | Self::Lfs(_) => Stage::Checkout,
+            Self::TargetNotEmpty { .. } | Self::Shallow | Self::Delivery { .. } => Stage::Deliver,
             _ => running.unwrap_or(Stage::References),
         }
     }

@@ -6,8 +6,8 @@ use git2::{ErrorCode, ObjectType, Oid, Repository, Tree};
 
 use super::pkt::scrubbed;
 use super::references::internal;
-use super::{Bare, Control, Error, Limit, Means, PackProblem, Remote, Want, with_bare};
-use crate::report::{Stage, StageLog};
+use super::{Bare, Control, Error, Limit, Means, PackProblem, Remote, Source, Want, with_bare};
+use crate::report::StageLog;
 
 /// How many of the paths an error names.
 const MAX_NAMED_PATHS: usize = 5;
@@ -30,6 +30,8 @@ pub struct FetchedFiles {
     pub commit: String,
     /// The full name of the reference; `None` for a bare commit.
     pub reference: Option<String>,
+    /// Where its objects came from.
+    pub source: Source,
     /// What is there, in the order of the request.
     pub files: Vec<FetchedFile>,
     /// Paths at which nothing is.
@@ -57,7 +59,7 @@ impl FetchedFiles {
             return Ok(self);
         }
         let paths = self.missing.iter().take(MAX_NAMED_PATHS).map(|path| scrubbed(path.as_bytes())).collect();
-        Err(Error::PathNotFound { paths })
+        Err(Error::PathNotFound { paths, near: Vec::new() })
     }
 }
 
@@ -94,7 +96,6 @@ fn read(
     log: &StageLog,
 ) -> Result<FetchedFiles, Error> {
     let missing = |_| Error::PackCorrupt(PackProblem::ObjectMissing);
-    log.begin(Stage::Checkout);
     let repository =
         Repository::open_bare(&bare.repository).map_err(|error| internal("opening it", &error))?;
     let oid = Oid::from_str(&bare.commit).map_err(missing)?;
@@ -102,6 +103,7 @@ fn read(
     let mut read = FetchedFiles {
         commit: bare.commit.clone(),
         reference: bare.reference.clone(),
+        source: bare.source,
         files: Vec::new(),
         missing: Vec::new(),
     };
@@ -117,7 +119,7 @@ fn read(
         }
     }
     let read = read.some()?;
-    log.fact("files", read.files.len());
+    log.fact("files_read", read.files.len());
     log.pass();
     Ok(read)
 }

@@ -6,6 +6,7 @@
 //! it is whole by itself, whatever becomes of the mirror.
 
 mod keep;
+mod repack;
 
 use std::collections::HashSet;
 use std::fs;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use gix_hash::oid;
 use gix_object::{Data, Find, FindHeader, Header};
-use gix_pack::cache::lru::StaticLinkedList;
+use gix_pack::cache::lru::MemoryCappedHashmap;
 
-/// How many decoded bases of deltas each handle keeps at the most.
-const PACK_CACHE_ENTRIES: usize = 64;
+/// What each handle keeps of objects that others are deltas of, in bytes.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest object that is no file, in bytes: a tree with a million entries has less.
 pub(super) const MAX_TREE_BYTES: u64 = 64 * 1024 * 1024;
@@ -29,7 +29,7 @@ impl Objects {
         let nothing = &mut std::iter::empty();
         let store = gix_odb::Store::at_opts(directory.to_owned(), gix_hash::Kind::Sha1, nothing, options)?;
         let mut cache = gix_odb::Cache::from(Arc::new(store).to_handle_arc());
-        cache.set_pack_cache(|| Box::new(StaticLinkedList::<PACK_CACHE_ENTRIES>::default()));
+        cache.set_pack_cache(|| Box::new(MemoryCappedHashmap::new(CACHE_BYTES)));
         Ok(Self(cache))
     }
 

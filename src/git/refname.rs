@@ -34,6 +34,16 @@ pub(super) enum Selected {
     Prefix(String),
 }
 
+impl Selected {
+    /// What it leads to, where that is known before anything has come.
+    pub(super) fn target(&self) -> Option<git2::Oid> {
+        match self {
+            Self::Branch { oid, .. } | Self::Detached { oid, .. } | Self::Commit(oid) => Some(*oid),
+            Self::Prefix(_) => None,
+        }
+    }
+}
+
 /// Finds what a name means among the references of a server: a full name, then a branch, a tag, any other
 /// reference, and last a full or a short commit.
 pub(super) fn select(name: &str, references: &[Reference]) -> Option<Selected> {

@@ -1,12 +1,16 @@
 //! Where a clone grows, and how it gets to its place: whole, or not at all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::Error;
+
+/// From which age on a directory that nobody holds counts as left behind.
+const SWEEP_AGE: Duration = Duration::from_secs(10);
 
 /// A directory beside the target (or in it, where its parent cannot be written), readable for nobody else.
 /// Dropping it removes it and every parent directory that was made for it.
@@ -19,6 +23,8 @@ pub(super) struct Scratch {
     is_inside_target: bool,
     made_parents: Vec<PathBuf>,
     is_delivered: bool,
+    /// Held as long as this lives: what nobody holds was left behind by a process that was killed.
+    _held: Option<File>,
 }
 
 impl Scratch {
@@ -86,6 +92,7 @@ impl Scratch {
     }
 
     fn at(path: PathBuf, target: &Path) -> Self {
+        let held = hold(&path);
         Self {
             path,
             withdrawn: OnceLock::new(),
@@ -94,6 +101,7 @@ impl Scratch {
             is_inside_target: false,
             made_parents: Vec::new(),
             is_delivered: false,
+            _held: held,
         }
     }
 
@@ -178,12 +186,35 @@ fn make(parent: &Path, target: &Path) -> io::Result<PathBuf> {
     const MAX_NAME_CHARS: usize = 40;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let prefix: String = name.chars().take(MAX_NAME_CHARS).collect();
+    let prefix = format!(".{prefix}.sortie-");
+    sweep(parent, &prefix);
     let made = tempfile::Builder::new()
-        .prefix(&format!(".{prefix}.sortie-"))
+        .prefix(&prefix)
         .rand_bytes(6)
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(parent)?;
     Ok(made.keep())
+}
+
+/// Holds a directory, so that others see that somebody works in it.
+fn hold(path: &Path) -> Option<File> {
+    let directory = File::open(path).ok()?;
+    directory.try_lock().ok().map(|()| directory)
+}
+
+/// Removes what a process that was killed left for the same target: directories that nobody holds.
+fn sweep(parent: &Path, prefix: &str) {
+    for entry in fs::read_dir(parent).into_iter().flatten().filter_map(Result::ok) {
+        let is_scratch = entry.file_name().to_string_lossy().starts_with(prefix);
+        let is_old = || {
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| at.elapsed());
+            // One that was made a moment ago may not be held yet.
+            matches!(age, Ok(Ok(age)) if age >= SWEEP_AGE)
+        };
+        if is_scratch && is_old() && hold(&entry.path()).is_some() {
+            remove(&entry.path());
+        }
+    }
 }
 
 fn remove(path: &Path) {

@@ -56,10 +56,13 @@ fn result(number: u32) -> AttemptResult {
         lfs_pointers: 0,
         submodules: vec![],
         path: None,
+        artifact: None,
+        missing: Vec::new(),
         duration_ms: 0.0,
         stages: vec![],
         warnings: vec![],
         diagnosis: None,
+        contents: vec![],
     };
     AttemptResult {
         attempt: attempt(number),

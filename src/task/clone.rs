@@ -1,15 +1,25 @@
 //! The clone: policy, a measured connection, and git into a directory.
 
+mod deliver;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
-use super::{TargetSpec, Tools, lfs, login, remote, stages};
+use super::files::{FileAnswer, MAX_CONTENT_BYTES, content};
+use super::remote::{self, Reached};
+use super::submodules::{self, Along, Submodules, Taken, Which};
+use super::{TargetSpec, Tools, lfs, login, stages};
+use crate::artifact::Uploaded;
 use crate::git::lfs::LfsRemote;
-use crate::git::{self, CloneRequest, CloneWarning, Cloned, Control, Draft, Source, Want};
+use crate::git::{
+    self, ArchiveFormat, Bare, CloneRequest, CloneWarning, Cloned, Control, Draft, Means, Source, Want,
+};
 use crate::provider::Provider;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
+use crate::secret::Redaction;
 use crate::workspace::PlaceError;
+use deliver::Form;
 
 /// A clone as it was asked for.
 #[derive(Debug, Clone)]
@@ -26,6 +36,8 @@ pub struct Request {
     pub paths: Vec<String>,
     /// Whether objects of Git LFS come along; their files stay pointers where they do not.
     pub lfs: bool,
+    /// Which submodules come along.
+    pub submodules: Submodules,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -42,6 +54,23 @@ pub enum Destination {
         /// Where it is to be instead of among the agent's own, below a directory that the operator allows.
         directory: Option<PathBuf>,
     },
+    /// Nowhere: it is made, looked at and removed.
+    Nowhere,
+    /// To the control plane, as an archive of its files.
+    Archive(ArchiveFormat, Attempt),
+    /// To the control plane, as a bundle of its history.
+    Bundle(Attempt),
+    /// Into the report: the files at the request's paths.
+    Inline,
+}
+
+/// For which attempt something is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The task.
+    pub task_id: String,
+    /// The number of the attempt.
+    pub number: u32,
 }
 
 /// The outcome of a clone.
@@ -61,8 +90,16 @@ pub struct Report {
     pub files: u64,
     /// Files that are pointers of Git LFS.
     pub lfs_pointers: u64,
+    /// Where submodules that came along are, in the order of the tree; those of submodules follow them.
+    pub submodules: Vec<String>,
     /// The directory; `None` where nothing is there.
     pub path: Option<PathBuf>,
+    /// What was delivered to the control plane.
+    pub artifact: Option<Uploaded>,
+    /// The files that were asked for inline.
+    pub contents: Vec<FileAnswer>,
+    /// Paths that were asked for and are not in the commit.
+    pub missing: Vec<String>,
     /// How long it took.
     pub duration: Duration,
     /// The stages in their order.
@@ -85,9 +122,9 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     let since = Instant::now();
     let mut subject = Subject { url: request.target.shown(), ..Subject::default() };
     let (tools, redaction) = super::redacting(tools, log);
-    let outcome = work(request, &tools, control, log, &mut subject).await;
+    let outcome = Box::pin(work(request, &tools, control, log, &mut subject, &redaction)).await;
     let mut report = match outcome {
-        Ok((cloned, path, is_plain)) => succeeded(cloned, path, is_plain, log),
+        Ok(done) => succeeded(done, log),
         Err(failed) => {
             let stage = failed.stage(log.current());
             Report {
@@ -109,8 +146,21 @@ pub async fn run(request: &Request, tools: &Tools, control: &Control, log: &Stag
     report
 }
 
-fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> Report {
+/// What came of a clone.
+struct Done {
+    cloned: Cloned,
+    path: Option<PathBuf>,
+    artifact: Option<Uploaded>,
+    contents: Vec<FileAnswer>,
+    missing: Vec<String>,
+    taken: Taken,
+    is_plain: bool,
+}
+
+fn succeeded(done: Done, log: &StageLog) -> Report {
+    let Done { cloned, path, artifact, contents, missing, taken, is_plain } = done;
     let mut warnings: Vec<Diagnosis> = cloned.warnings.iter().map(warning).collect();
+    warnings.extend(taken.warnings);
     if !warnings.is_empty() {
         log.warn_at(Stage::Checkout);
     }
@@ -126,7 +176,11 @@ fn succeeded(cloned: Cloned, path: PathBuf, is_plain: bool, log: &StageLog) -> R
         received_objects: cloned.received_objects,
         files: cloned.files,
         lfs_pointers: cloned.lfs_pointers,
-        path: Some(path),
+        path,
+        artifact,
+        contents,
+        missing,
+        submodules: taken.paths,
         stages: stages::succeeded(log),
         warnings,
         ..Report::default()
@@ -145,51 +199,198 @@ async fn work(
     control: &Control,
     log: &StageLog,
     subject: &mut Subject,
-) -> Result<(Cloned, PathBuf, bool), Failure> {
+    redaction: &Redaction,
+) -> Result<Done, Failure> {
     let credential = request.credential.as_deref();
     let prepared = login::prepare(&request.target, credential, tools, control, log, subject).await?;
+    let identity = login::identity(prepared.credential.as_ref());
     let target = match &request.destination {
         Destination::Directory(path) => path.clone(),
         Destination::Workspace { name, directory } => {
             workspace(tools, name, directory.as_deref()).await.map_err(Failure::Place)?
         }
+        _ => tools.temporary.join("checked"),
     };
-    let identity = login::identity(prepared.credential.as_ref());
+    let credential = prepared.credential.as_ref().map(|credential| credential.name.clone());
     let reached = remote::reach(prepared, request.provider, tools, control, log, subject).await?;
-    let wanted = CloneRequest {
-        want: request.want.clone(),
-        paths: request.paths.clone(),
-        target: target.clone(),
-        means: tools.means(&reached.remote, &identity),
+    let means = tools.means(&reached.remote, &identity);
+    let way = Way { request, reached: &reached, tools, means, credential };
+    let (mut done, missing) = match &request.destination {
+        Destination::Directory(_) | Destination::Workspace { .. } | Destination::Nowhere => {
+            (way.files(target, control, log, subject).await?, Vec::new())
+        }
+        Destination::Archive(format, attempt) => {
+            way.artifact(Form::Archive(*format), attempt, control, log, subject).await?
+        }
+        Destination::Bundle(attempt) => way.artifact(Form::Bundle, attempt, control, log, subject).await?,
+        Destination::Inline => way.inline(control, log, subject, redaction).await?,
     };
-    let of_git = |error| Failure::of_git(error, subject.provider);
-    // What LFS lacks is found out before anything is fetched in vain.
-    let lfs = match request.lfs {
-        true => Some(lfs::remote(&reached.remote, &reached.place, &reached.server, tools, control).await?),
-        false => None,
-    };
-    // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
-    let mut draft = git::draft(&reached.remote, &wanted, control, log).await.map_err(of_git)?;
-    if let Err(error) = complete(&mut draft, lfs.as_ref(), control, log).await {
-        draft.discard().await;
-        return Err(of_git(error));
+    done.missing = missing;
+    done.is_plain = reached.is_plain || done.taken.is_plain;
+    Ok(done)
+}
+
+/// A clone on its way, once its server was reached.
+struct Way<'a> {
+    request: &'a Request,
+    reached: &'a Reached,
+    tools: &'a Tools,
+    means: Means,
+    /// The name of the credential.
+    credential: Option<String>,
+}
+
+impl Way<'_> {
+    /// Files in a directory, which is put in its place or, where nobody wants it, removed.
+    async fn files(
+        &self,
+        target: PathBuf,
+        control: &Control,
+        log: &StageLog,
+        subject: &Subject,
+    ) -> Result<Done, Failure> {
+        let Reached { remote, place, server, .. } = self.reached;
+        let of_git = |error| Failure::of_git(error, subject.provider);
+        let wanted = CloneRequest {
+            want: self.request.want.clone(),
+            paths: self.request.paths.clone(),
+            target: target.clone(),
+            means: self.means.clone(),
+        };
+        // What LFS lacks is found out before anything is fetched in vain.
+        let lfs = match self.request.lfs {
+            true => Some(lfs::remote(remote, place, server, self.tools, control).await?),
+            false => None,
+        };
+        // Git watches deadline and cancel itself and is awaited to its end, so that nothing is left behind.
+        let mut draft = git::draft(remote, &wanted, control, log).await.map_err(of_git)?;
+        let along = Along { request: self.request, tools: self.tools, control, log };
+        let credential = self.credential.as_deref();
+        let completed = complete(&mut draft, lfs.as_ref(), &along, self.reached, credential, subject).await;
+        let taken = match completed {
+            Ok(taken) => taken,
+            Err(failed) => {
+                draft.discard().await;
+                return Err(failed);
+            }
+        };
+        if self.request.destination == Destination::Nowhere {
+            let cloned = draft.cloned.clone();
+            draft.discard().await;
+            return Ok(Done { taken, ..Done::of(cloned, None) });
+        }
+        let cloned = draft.deliver(control, log).await.map_err(of_git)?;
+        note(self.tools, &self.request.destination, &subject.url, &cloned.commit).await;
+        Ok(Done { taken, ..Done::of(cloned, Some(target)) })
     }
-    let cloned = draft.deliver(control, log).await.map_err(of_git)?;
-    note(tools, &request.destination, &subject.url, &cloned.commit).await;
-    Ok((cloned, target, reached.is_plain))
+
+    async fn artifact(
+        &self,
+        form: Form,
+        attempt: &Attempt,
+        control: &Control,
+        log: &StageLog,
+        subject: &Subject,
+    ) -> Result<(Done, Vec<String>), Failure> {
+        let mut means = self.means.clone();
+        if form == Form::Bundle {
+            // The pack of a bundle is the one that comes for it; one out of a mirror would have to be made anew.
+            means.mirror = None;
+        }
+        let sent = deliver::send(
+            self.request,
+            form,
+            attempt,
+            &self.reached.remote,
+            &means,
+            self.tools,
+            control,
+            log,
+        );
+        let sent = sent.await.map_err(|failure| match failure {
+            Failure::Git(error) => Failure::of_git(error, subject.provider),
+            other => other,
+        })?;
+        let mut done = Done::of(of_bare(sent.bare, control), None);
+        done.artifact = Some(sent.uploaded);
+        Ok((done, sent.missing))
+    }
+
+    async fn inline(
+        &self,
+        control: &Control,
+        log: &StageLog,
+        subject: &Subject,
+        redaction: &Redaction,
+    ) -> Result<(Done, Vec<String>), Failure> {
+        let of_git = |error| Failure::of_git(error, subject.provider);
+        let read = deliver::read(self.request, &self.reached.remote, &self.means, self.tools, control, log);
+        let read = read.await.map_err(of_git)?;
+        let cloned = Cloned {
+            commit: read.commit,
+            reference: read.reference,
+            source: read.source,
+            received_bytes: control.transfer.received_bytes(),
+            received_objects: control.transfer.received_objects(),
+            files: read.files.len() as u64,
+            lfs_pointers: 0,
+            submodules: 0,
+            bytes: 0,
+            warnings: Vec::new(),
+        };
+        let mut done = Done::of(cloned, None);
+        done.contents = content::all(read.files, MAX_CONTENT_BYTES, redaction).map_err(of_git)?;
+        done.cloned.lfs_pointers = done.contents.iter().filter(|file| file.is_lfs_pointer).count() as u64;
+        Ok((done, read.missing))
+    }
+}
+
+impl Done {
+    fn of(cloned: Cloned, path: Option<PathBuf>) -> Self {
+        Self {
+            cloned,
+            path,
+            artifact: None,
+            contents: Vec::new(),
+            missing: Vec::new(),
+            taken: Taken::default(),
+            is_plain: false,
+        }
+    }
+}
+
+fn of_bare(bare: Bare, control: &Control) -> Cloned {
+    Cloned {
+        commit: bare.commit,
+        reference: bare.reference,
+        source: bare.source,
+        received_bytes: control.transfer.received_bytes(),
+        received_objects: control.transfer.received_objects(),
+        files: bare.files,
+        lfs_pointers: bare.lfs_pointers,
+        submodules: bare.submodules,
+        bytes: 0,
+        warnings: Vec::new(),
+    }
 }
 
 /// Puts into a clone what else was asked for.
 async fn complete(
     draft: &mut Draft,
     lfs: Option<&LfsRemote>,
-    control: &Control,
-    log: &StageLog,
-) -> Result<(), git::Error> {
-    match lfs {
-        Some(remote) => draft.fetch_lfs(remote, control, log).await,
-        None => Ok(()),
+    along: &Along<'_>,
+    reached: &Reached,
+    credential: Option<&str>,
+    subject: &Subject,
+) -> Result<Taken, Failure> {
+    let of_git = |error| Failure::of_git(error, subject.provider);
+    if let Some(remote) = lfs {
+        draft.fetch_lfs(remote, along.control, along.log).await.map_err(of_git)?;
     }
+    if along.request.submodules.which == Which::Nothing {
+        return Ok(Taken::default());
+    }
+    submodules::take_along(draft, along, reached, credential).await
 }
 
 /// A place for a workspace. Files are looked at for that.

@@ -4,14 +4,17 @@
 
 mod compose;
 mod connection;
+mod deliver;
 mod lfs;
 mod proxy;
 mod remote;
 mod source;
 mod ssh;
+mod submodule;
 
 use std::time::Duration;
 
+use crate::artifact::UploadError;
 use crate::config::Server;
 use crate::credential::{CredentialKind, LoadError};
 use crate::dial::{ClockOffset, DialError};
@@ -21,6 +24,7 @@ use crate::remote_url::Scheme;
 use crate::report::{Code, Diagnosis, Stage};
 
 pub(super) use compose::advised;
+pub(super) use submodule::refused as submodule_refused;
 
 use super::stop::Stopped;
 use super::target::TargetError;
@@ -52,8 +56,25 @@ pub(super) enum Failure {
     },
     /// Git did not do what it should.
     Git(git::Error),
+    /// There is no control plane that an artifact could go to.
+    NoUploads,
+    /// The artifact did not get to the control plane.
+    Upload(UploadError),
+    /// A submodule could not be taken along.
+    Submodule(Box<OfSubmodule>),
     /// The time was over, or the task was cancelled.
     Stopped(Stopped),
+}
+
+/// Which submodule it was, and why.
+#[derive(Debug)]
+pub(super) struct OfSubmodule {
+    /// Where it is in the clone.
+    pub(super) path: String,
+    /// What there is to know of its target.
+    pub(super) subject: Subject,
+    /// What went wrong.
+    pub(super) failure: Failure,
 }
 
 /// What a failure is about, for remedies that name the actual thing.
@@ -132,6 +153,16 @@ impl From<git::Error> for Failure {
     }
 }
 
+impl From<UploadError> for Failure {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Cancelled => Self::Stopped(Stopped::Cancelled),
+            UploadError::DeadlineExceeded => Self::Stopped(Stopped::DeadlineExceeded),
+            error => Self::Upload(error),
+        }
+    }
+}
+
 impl Failure {
     /// What git's error means on a server of that kind: GitLab's git says in words of its own why somebody whom
     /// it knows may not go on.
@@ -167,6 +198,8 @@ impl Failure {
             Self::ScopeMissing { .. } | Self::Git(git::Error::Forbidden { .. }) => Stage::Authorize,
             Self::Git(git::Error::SignInPage { status: 200, .. }) => running_or(Stage::Repository),
             Self::Git(error) => error.stage(running),
+            Self::NoUploads | Self::Upload(_) => Stage::Deliver,
+            Self::Submodule(_) => Stage::Checkout,
             Self::Stopped(_) => running_or(Stage::Policy),
         }
     }
@@ -174,7 +207,16 @@ impl Failure {
 
 /// The diagnosis of a failure at a stage.
 pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Diagnosis {
-    let (code, seen, remedies) = match failure {
+    let subject = match failure {
+        Failure::Submodule(submodule) => &submodule.subject,
+        _ => subject,
+    };
+    let (code, seen, remedies) = finding(failure, stage, subject);
+    advised(code, stage, seen.trim_end_matches('.'), remedies, subject)
+}
+
+fn finding(failure: &Failure, stage: Stage, subject: &Subject) -> Finding {
+    match failure {
         Failure::Target(error) => source::target(error, subject),
         Failure::Place(error) => source::place(error),
         Failure::Load(error) => source::load(error, subject),
@@ -184,11 +226,13 @@ pub(super) fn failure(failure: &Failure, stage: Stage, subject: &Subject) -> Dia
         Failure::Provider(error) => remote::provider(error, subject),
         Failure::ScopeMissing { scopes, said } => remote::scope_missing(scopes, said.as_deref(), subject),
         Failure::Git(error) => remote::git(error, subject),
+        Failure::NoUploads => deliver::no_uploads(),
+        Failure::Upload(error) => deliver::upload(error),
+        Failure::Submodule(submodule) => submodule::finding(submodule, stage),
         Failure::Stopped(Stopped::Cancelled) => cancelled(stage),
         Failure::Stopped(Stopped::DeadlineExceeded) => deadline_exceeded(stage),
         Failure::Stopped(Stopped::StepTooLong { limit }) => step_too_long(stage, *limit),
-    };
-    advised(code, stage, seen.trim_end_matches('.'), remedies, subject)
+    }
 }
 
 /// The diagnosis of a failed way to the control plane: it is the same way with the same causes.
@@ -201,6 +245,11 @@ pub fn control_plane(error: &DialError, url: &str, ca_file: Option<&std::path::P
     };
     let (code, seen, remedies) = connection::dial(error, &subject);
     advised(code, error.stage(), seen.trim_end_matches('.'), remedies, &subject)
+}
+
+/// The diagnosis of an artifact that did not get to the control plane.
+pub fn upload(error: &UploadError) -> Diagnosis {
+    failure(&Failure::from(error.clone()), Stage::Deliver, &Subject::default())
 }
 
 fn cancelled(stage: Stage) -> Finding {

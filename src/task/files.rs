@@ -4,7 +4,7 @@
 //! answer, git does: it has the last word about what is not there.
 
 mod api;
-mod content;
+pub(super) mod content;
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub use content::{Content, FileAnswer, Kind};
 const MAX_API_FILES: usize = 20;
 
 /// How many bytes the files of one answer have together, so that it fits a message of the protocol.
-const MAX_CONTENT_BYTES: u64 = 512 * 1024;
+pub(super) const MAX_CONTENT_BYTES: u64 = 512 * 1024;
 
 /// Files as they were asked for.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ async fn work(
             (read.map_err(of_git)?, Source::Git)
         }
     };
-    let FetchedFiles { commit, reference, files, missing } = read;
+    let FetchedFiles { commit, reference, files, missing, .. } = read;
     let files = content::all(files, MAX_CONTENT_BYTES, redaction).map_err(of_git)?;
     let found = Files { commit, reference, source, files, missing };
     Ok(Done { found, is_plain: reached.is_plain, is_empty: false })

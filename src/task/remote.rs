@@ -6,10 +6,11 @@ use super::Tools;
 use super::diagnose::{Failure, Subject};
 use super::login::{Prepared, https_remote, ssh_remote};
 use super::stop::until_stopped;
+use super::target::Target;
 use crate::config::Server;
 use crate::credential::{Credential, CredentialKind};
 use crate::dial::{Destination, HttpClient};
-use crate::git::{Control, Remote};
+use crate::git::{Access, Control, Remote};
 use crate::provider::detect::{self, Known};
 use crate::provider::rest::Api;
 use crate::provider::{Place, Provider, Scope, azure_devops, gitlab};
@@ -47,6 +48,50 @@ pub(super) async fn reach(
     }
 }
 
+/// A client that has served the same work before, with what is known of the server.
+pub(super) struct Open {
+    server: Arc<Server>,
+    client: HttpClient,
+    provider: Provider,
+}
+
+impl Open {
+    /// What can be used again of a way; nothing of one by SSH, where every repository has a login of its own.
+    pub(super) fn of(reached: &Reached) -> Option<Self> {
+        let Access::Https { client, .. } = &reached.remote.access else { return None };
+        let (server, client) = (Arc::clone(&reached.server), client.clone());
+        Some(Self { server, client, provider: reached.place.provider() })
+    }
+
+    fn serves(&self, target: &Target) -> bool {
+        self.server.name == target.server.name && self.client.origin() == target.url.origin()
+    }
+
+    /// Whether it goes where the other one goes.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.server.name == other.server.name && self.client.origin() == other.client.origin()
+    }
+}
+
+/// Goes to a further repository of the same work: nothing is measured or asked where a client serves it as well that
+/// has been used before.
+pub(super) async fn reach_another(
+    prepared: Prepared,
+    open: &[Open],
+    tools: &Tools,
+    control: &Control,
+    log: &StageLog,
+    subject: &mut Subject,
+) -> Result<Reached, Failure> {
+    match open.iter().find(|open| open.serves(&prepared.target)) {
+        Some(known) => {
+            subject.provider = Some(known.provider);
+            by_client(prepared, Some(known.provider), known.client.clone(), control).await
+        }
+        None => reach(prepared, None, tools, control, log, subject).await,
+    }
+}
+
 fn over_ssh(prepared: Prepared, provider: Option<Provider>, tools: &Tools) -> Result<Reached, Failure> {
     let Prepared { target, credential } = prepared;
     let key = credential.ok_or(Failure::NoCredential)?;
@@ -63,13 +108,22 @@ async fn over_https(
     control: &Control,
     log: &StageLog,
 ) -> Result<Reached, Failure> {
-    let Prepared { target, credential } = prepared;
-    let endpoint = Destination::for_url(&target.url, &target.server);
+    let endpoint = Destination::for_url(&prepared.target.url, &prepared.target.server);
     let connected = until_stopped(control, tools.door.connect(&endpoint, log)).await;
     drop(connected.map_err(Failure::Stopped)?.map_err(Failure::Dial)?);
     log.pass();
     let client = until_stopped(control, tools.door.client(&endpoint)).await;
     let client = client.map_err(Failure::Stopped)?.map_err(Failure::Dial)?;
+    by_client(prepared, provider, client, control).await
+}
+
+async fn by_client(
+    prepared: Prepared,
+    provider: Option<Provider>,
+    client: HttpClient,
+    control: &Control,
+) -> Result<Reached, Failure> {
+    let Prepared { target, credential } = prepared;
     let base = target.server.provider.map(|_| &target.server.url);
     let known = Known { url: &target.url, base, provider, scope: None };
     let needs_provider = credential.as_ref().is_some_and(depends_on_provider);

@@ -4,16 +4,19 @@ mod lookup;
 
 use std::time::Duration;
 
+use sortie_protocol::artifact::Artifact;
 use sortie_protocol::report as wire;
 use sortie_protocol::task as wire_task;
-use sortie_protocol::task::{Deliver, Submodules, TaskKind, TaskSpec};
+use sortie_protocol::task::{Deliver, TaskKind, TaskSpec};
 use sortie_protocol::{AttemptId, report::TaskOutput};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::connection_test::Capability;
+use super::submodules::{Submodules, Which};
 use super::{TargetSpec, Task, TaskReport, clone, connection_test};
-use crate::git::{Source, Want};
+use crate::artifact::Uploaded;
+use crate::git::{ArchiveFormat, Source, Want};
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord, Status};
 
@@ -51,39 +54,55 @@ pub fn from_wire(spec: &TaskSpec, attempt: &AttemptId) -> Result<Task, Unsupport
             scope: spec.scope.map(scope_from_wire),
             test_repository: spec.test_repository.clone(),
         })),
-        TaskKind::Clone => {
-            refuse_unsupported(spec)?;
-            Ok(Task::Clone(clone::Request {
-                target,
-                provider,
-                credential: spec.credential.clone(),
-                want: Want {
-                    reference: spec.reference.clone(),
-                    depth: spec.depth,
-                    all_branches: spec.all_branches == Some(true),
-                    tags: spec.tags == Some(true),
-                },
-                paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
-                lfs: spec.lfs == Some(true),
-                destination: clone::Destination::Workspace {
-                    name: workspace_name(attempt),
-                    directory: spec.directory.as_ref().map(Into::into),
-                },
-            }))
-        }
+        TaskKind::Clone => Ok(Task::Clone(clone::Request {
+            target,
+            provider,
+            credential: spec.credential.clone(),
+            want: Want {
+                reference: spec.reference.clone(),
+                depth: spec.depth,
+                all_branches: spec.all_branches == Some(true),
+                tags: spec.tags == Some(true),
+            },
+            paths: spec.paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
+            lfs: spec.lfs == Some(true),
+            submodules: clone_submodules(spec),
+            destination: destination(spec, attempt),
+        })),
         TaskKind::References => Ok(Task::References(lookup::references_from_wire(spec, target, provider))),
         TaskKind::Files => Ok(Task::Files(lookup::files_from_wire(spec, target, provider))),
         TaskKind::Compare => Ok(Task::Compare(lookup::compare_from_wire(spec, target, provider)?)),
     }
 }
 
-fn refuse_unsupported(spec: &TaskSpec) -> Result<(), Unsupported> {
-    let unsupported = [
-        ("submodules", !matches!(spec.submodules, None | Some(Submodules::All(false)))),
-        ("deliver", !matches!(spec.deliver, None | Some(Deliver::Workspace))),
-    ];
-    let first = unsupported.into_iter().find(|(_, asked)| *asked);
-    first.map_or(Ok(()), |(field, _)| Err(Unsupported { field }))
+fn destination(spec: &TaskSpec, attempt: &AttemptId) -> clone::Destination {
+    let delivered = || clone::Attempt { task_id: attempt.task_id.clone(), number: attempt.attempt };
+    match spec.deliver {
+        None | Some(Deliver::Workspace) => clone::Destination::Workspace {
+            name: workspace_name(attempt),
+            directory: spec.directory.as_ref().map(Into::into),
+        },
+        Some(Deliver::None) => clone::Destination::Nowhere,
+        Some(Deliver::Archive) => {
+            let format = match spec.archive_format {
+                None | Some(wire_task::ArchiveFormat::TarZst) => ArchiveFormat::TarZst,
+                Some(wire_task::ArchiveFormat::Zip) => ArchiveFormat::Zip,
+            };
+            clone::Destination::Archive(format, delivered())
+        }
+        Some(Deliver::Bundle) => clone::Destination::Bundle(delivered()),
+        Some(Deliver::Files) => clone::Destination::Inline,
+    }
+}
+
+fn clone_submodules(spec: &TaskSpec) -> Submodules {
+    let named = |path: &String| path.trim_matches('/').to_owned();
+    let which = match &spec.submodules {
+        None | Some(wire_task::Submodules::All(false)) => Which::Nothing,
+        Some(wire_task::Submodules::All(true)) => Which::All,
+        Some(wire_task::Submodules::Named(paths)) => Which::Named(paths.iter().map(named).collect()),
+    };
+    Submodules { which, skip_refused: spec.skip_refused_submodules == Some(true) }
 }
 
 /// A name for the attempt's directory. The identifier comes from the control plane, which must not be able to
@@ -195,12 +214,26 @@ fn clone_to_wire(report: &clone::Report) -> wire::CloneReport {
         received_objects: report.received_objects,
         files: report.files,
         lfs_pointers: report.lfs_pointers,
-        submodules: Vec::new(),
+        submodules: report.submodules.clone(),
         path: report.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        artifact: report.artifact.as_ref().map(artifact_to_wire),
         duration_ms: milliseconds(report.duration),
         stages: report.stages.iter().map(wire_stage).collect(),
         warnings: report.warnings.iter().map(wire_diagnosis).collect(),
         diagnosis: report.diagnosis.as_ref().map(wire_diagnosis),
+        contents: report.contents.iter().map(lookup::wire_file).collect(),
+        missing: report.missing.clone(),
+    }
+}
+
+fn artifact_to_wire(uploaded: &Uploaded) -> Artifact {
+    Artifact {
+        id: uploaded.id.clone(),
+        file_name: uploaded.file_name.clone(),
+        media_type: uploaded.media_type.clone(),
+        bytes: uploaded.bytes,
+        sha256: uploaded.sha256.clone(),
+        expires_at: uploaded.expires_at.clone(),
     }
 }
 
@@ -283,9 +316,6 @@ mod tests {
             let json = format!(r#"{{"kind":"clone","url":"https://a/b",{rest}}}"#);
             from_wire(&spec(&json), &attempt("t")).err().map(|error| error.field)
         };
-        assert_eq!(field(r#""submodules":true"#), Some("submodules"));
-        assert_eq!(field(r#""submodules":false"#), None);
-        assert_eq!(field(r#""deliver":"archive""#), Some("deliver"));
         assert_eq!(field(r#""deliver":"workspace""#), None);
     }
 

@@ -32,9 +32,19 @@ pub struct ControlPlane {
     port: u16,
     token: String,
     tls: Option<Tls>,
+    settings: ServeSettings,
     // The order of these fields is the order in which they end.
     child: Child,
     directory: TempDir,
+}
+
+/// What else it is started with.
+#[derive(Clone, Debug, Default)]
+pub struct ServeSettings {
+    /// Further arguments of `serve`.
+    pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// How it speaks TLS itself.
@@ -50,7 +60,15 @@ impl ControlPlane {
     /// # Panics
     /// When it does not start, with the end of its log.
     pub fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("a private directory"), None)
+        Self::start_with(ServeSettings::default())
+    }
+
+    /// The same with further arguments and variables, which a restart keeps.
+    ///
+    /// # Panics
+    /// When it does not start, with the end of its log.
+    pub fn start_with(settings: ServeSettings) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a private directory"), None, settings)
     }
 
     /// The same with TLS and a certificate from this authority.
@@ -62,15 +80,15 @@ impl ControlPlane {
         let issued = authority.issue(CertificateKind::Valid).expect("a certificate");
         let (certificate, key) = issued.write(directory.path(), "server").expect("the certificate's files");
         let ca_file = authority.ca_file().to_owned();
-        Self::start_in(directory, Some(Tls { ca_file, certificate, key }))
+        Self::start_in(directory, Some(Tls { ca_file, certificate, key }), ServeSettings::default())
     }
 
-    fn start_in(directory: TempDir, tls: Option<Tls>) -> Self {
+    fn start_in(directory: TempDir, tls: Option<Tls>, settings: ServeSettings) -> Self {
         let path = directory.path();
         let token = make_token(path, "admin");
         let (child, port) =
-            start_on_free_port("sortie-control", path, |port| serve(path, port, tls.as_ref()));
-        let mut started = Self { port, token, tls, child, directory };
+            start_on_free_port("sortie-control", path, |port| serve(path, port, tls.as_ref(), &settings));
+        let mut started = Self { port, token, tls, settings, child, directory };
         started.wait_until_healthy();
         started
     }
@@ -94,6 +112,16 @@ impl ControlPlane {
     /// The file of the database.
     pub fn database(&self) -> PathBuf {
         self.directory.path().join("control.db")
+    }
+
+    /// The directory of its artifacts, where they lie on the disk.
+    pub fn artifacts(&self) -> PathBuf {
+        self.directory.path().join("artifacts")
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// What it logged since its last start.
@@ -126,7 +154,8 @@ impl ControlPlane {
     pub fn restart(&mut self) {
         self.child.kill();
         let path = self.directory.path();
-        self.child = Child::start("sortie-control", &mut serve(path, self.port, self.tls.as_ref()), path);
+        let mut command = serve(path, self.port, self.tls.as_ref(), &self.settings);
+        self.child = Child::start("sortie-control", &mut command, path);
         self.wait_until_healthy();
     }
 
@@ -227,14 +256,16 @@ fn database_argument(directory: &Path) -> String {
     format!("sqlite:{}", directory.join("control.db").display())
 }
 
-fn serve(directory: &Path, port: u16, tls: Option<&Tls>) -> Command {
+fn serve(directory: &Path, port: u16, tls: Option<&Tls>, settings: &ServeSettings) -> Command {
     let mut command = Command::new(binary("sortie-control"));
     isolate(&mut command, directory)
         .arg("serve")
         .arg("--listen")
         .arg(format!("127.0.0.1:{port}"))
         .arg("--database")
-        .arg(database_argument(directory));
+        .arg(database_argument(directory))
+        .args(&settings.arguments)
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)));
     if let Some(tls) = tls {
         command.arg("--tls-cert").arg(&tls.certificate).arg("--tls-key").arg(&tls.key);
     }

@@ -11,8 +11,10 @@
 
 pub mod agent;
 pub mod asyncssh;
+pub mod attempt;
 pub mod binary;
 pub mod control_plane;
+pub mod cutter;
 pub mod dulwich;
 pub mod line;
 pub mod nginx;
@@ -22,5 +24,6 @@ pub mod proxy;
 pub mod python;
 pub mod replay;
 pub mod repository;
+pub mod s3;
 pub mod scene;
 pub mod sshd;

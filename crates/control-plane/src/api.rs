@@ -4,12 +4,14 @@
 //! whoever runs the process. Every error is a problem document.
 
 mod agents;
+mod artifacts;
 pub mod auth;
 pub mod body;
 mod events;
 mod health;
 pub mod openapi;
 pub mod problem;
+mod range;
 mod tasks;
 mod tokens;
 
@@ -24,14 +26,17 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::artifacts::{Artifacts, receive};
 use crate::engine::EngineHandle;
 use crate::enroll::{self, Challenges};
 use crate::settings::{Limits, Times};
-use crate::store::Store;
+use crate::store::{Millis, Store};
 use crate::websocket;
 use problem::ApiError;
 
@@ -42,6 +47,8 @@ pub struct App {
     pub store: Store,
     /// Where everything is decided.
     pub engine: EngineHandle,
+    /// What agents deliver.
+    pub artifacts: Artifacts,
     /// Durations.
     pub times: Times,
     /// Limits.
@@ -60,6 +67,12 @@ pub struct App {
     pub sessions: TaskTracker,
     /// Cancelled when the server is to stop.
     pub stop: CancellationToken,
+}
+
+/// A time as it is shown: RFC 3339 in UTC.
+pub(crate) fn rfc3339(millis: Millis) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
+    time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// A router that remembers what was put into it, so that a test can hold the OpenAPI document to it.
@@ -90,6 +103,11 @@ impl Routes {
     }
 }
 
+/// The routes of `sortie_protocol::artifact`, whose functions make the same addresses for one upload.
+const UPLOAD_ROUTE: &str = "/agent/v1/artifacts/{id}";
+const PART_ROUTE: &str = "/agent/v1/artifacts/{id}/parts/{number}";
+const COMPLETE_ROUTE: &str = "/agent/v1/artifacts/{id}/complete";
+
 fn routes() -> Routes {
     Routes::default()
         .get("/healthz", health::healthz)
@@ -108,6 +126,15 @@ fn routes() -> Routes {
         .post("/api/v1/tasks/{id}/cancel", tasks::cancel)
         .get("/api/v1/tasks/{id}/explain", tasks::explain)
         .get("/api/v1/tasks/{id}/events", events::stream)
+        .get("/api/v1/artifacts", artifacts::list)
+        .get("/api/v1/artifacts/{id}", artifacts::one)
+        .add(Method::DELETE, "/api/v1/artifacts/{id}", artifacts::delete)
+        .get("/api/v1/artifacts/{id}/content", artifacts::content)
+        .post(sortie_protocol::ARTIFACTS_PATH, receive::begin)
+        .get(UPLOAD_ROUTE, receive::show)
+        .add(Method::DELETE, UPLOAD_ROUTE, receive::give_up)
+        .add(Method::PUT, PART_ROUTE, receive::part)
+        .post(COMPLETE_ROUTE, receive::complete)
         .get(sortie_protocol::WEBSOCKET_PATH, websocket::upgrade)
         .post(sortie_protocol::ENROLL_PATH, enroll::enroll)
         .post(sortie_protocol::CHALLENGE_PATH, enroll::challenge)

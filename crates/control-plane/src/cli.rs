@@ -1,5 +1,7 @@
 //! The program's arguments, one file for each subcommand.
 
+mod artifact;
+mod client;
 mod serve;
 mod task;
 mod token;
@@ -33,6 +35,7 @@ Examples:
   sortie-control token create --name ops --role admin --database sqlite:control.db > ops.token
   sortie-control serve --listen 127.0.0.1:7800 --database sqlite:control.db
   sortie-control task submit --file task.json --wait --url http://127.0.0.1:7800 --token-file ops.token
+  sortie-control artifact get ID --output web.tar.zst --url http://127.0.0.1:7800 --token-file ops.token
 
 Exit status: 0 done; 1 failed; 2 wrong usage; 70 a bug; 78 wrong configuration.";
 
@@ -46,6 +49,9 @@ enum Command {
     /// Submit tasks.
     #[command(subcommand)]
     Task(task::TaskCommand),
+    /// List and download what agents delivered.
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
 }
 
 /// Why a command failed.
@@ -74,6 +80,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             Command::Serve(serve) => serve.run().await,
             Command::Token(token) => token.run().await,
             Command::Task(task) => task.run().await,
+            Command::Artifact(artifact) => artifact.run().await,
         }
     };
     match AssertUnwindSafe(Box::pin(command)).catch_unwind().await {

@@ -78,6 +78,16 @@ pub fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest(&SHA256, bytes).as_ref().to_vec()
 }
 
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a text is a SHA-256 in lower-case hex.
+pub fn is_sha256_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Decodes a public key in base64; `None` where it is not 32 bytes.
 pub fn public_key(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok().filter(|key| key.len() == PUBLIC_KEY_BYTES)

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{App, router};
+use crate::artifacts::{Artifacts, Location, LocationError, sweep};
 use crate::engine;
 use crate::enroll::Challenges;
 use crate::identity::canonical_origin;
@@ -50,6 +51,9 @@ pub struct Settings {
     pub behind_proxy: bool,
     /// The base URLs by which agents may reach this control plane.
     pub public_urls: Vec<String>,
+    /// Where artifacts lie: `file:PATH` or `s3://BUCKET[/PREFIX]`; a directory beside the database where it is
+    /// missing.
+    pub artifacts: Option<String>,
     /// Durations.
     pub times: Times,
     /// Limits.
@@ -79,6 +83,9 @@ pub enum ServeError {
     /// A public URL is none.
     #[error("--public-url {0}: it is the base URL that agents dial, such as https://sortie.example.com")]
     PublicUrlInvalid(String),
+    /// The place for artifacts.
+    #[error("--artifacts: {0}")]
+    Artifacts(#[from] LocationError),
     /// The certificate or its key.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -93,6 +100,7 @@ pub struct Running {
     address: SocketAddr,
     app: Arc<App>,
     engine: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
     accepting: JoinHandle<()>,
     connections: TaskTracker,
     abort: CancellationToken,
@@ -106,6 +114,7 @@ pub struct Prepared {
     acceptor: Option<TlsAcceptor>,
     addresses: Vec<SocketAddr>,
     public_urls: Vec<String>,
+    artifacts: Option<Location>,
 }
 
 /// Checks the settings before anything opens.
@@ -115,9 +124,10 @@ pub struct Prepared {
 pub async fn prepare(settings: Settings) -> Result<Prepared, ServeError> {
     let acceptor = settings.tls.as_ref().map(tls::acceptor).transpose()?;
     let public_urls = settings.public_urls.iter().map(|url| public_url(url)).collect::<Result<_, _>>()?;
+    let artifacts = settings.artifacts.as_deref().map(Location::parse).transpose()?;
     let allowed_anywhere = acceptor.is_some() || settings.behind_proxy;
     let addresses = addresses(&settings.listen, allowed_anywhere).await?;
-    Ok(Prepared { settings, acceptor, addresses, public_urls })
+    Ok(Prepared { settings, acceptor, addresses, public_urls, artifacts })
 }
 
 impl Prepared {
@@ -126,8 +136,10 @@ impl Prepared {
     /// # Errors
     /// What is wrong with the address, or that another process serves the database.
     pub fn start(self, store: Store) -> Result<Running, ServeError> {
-        let Self { settings, acceptor, addresses, public_urls } = self;
+        let Self { settings, acceptor, addresses, public_urls, artifacts } = self;
         let lock = store.claim()?;
+        let location = artifacts.unwrap_or_else(|| Location::Directory(store.artifacts_directory()));
+        let objects = location.open()?;
         let listener = bind(&settings.listen, &addresses)?;
         let address = listener
             .local_addr()
@@ -137,10 +149,13 @@ impl Prepared {
         let (handle, engine) =
             engine::start(store.for_engine(), times.clone(), limits.clone(), engine_stop.clone());
         let stop = CancellationToken::new();
+        let artifacts = Artifacts::new(store.clone(), objects, &times, &limits);
+        let sweeping = tokio::spawn(sweep(artifacts.clone(), stop.clone()));
         let is_secure = acceptor.is_some() || behind_proxy;
         let app = Arc::new(App {
             store,
             engine: handle,
+            artifacts,
             public_urls,
             scheme: if is_secure { "https" } else { "http" },
             challenges: Challenges::new(times.challenge, limits.challenges),
@@ -166,7 +181,17 @@ impl Prepared {
         };
         let accepting = tokio::spawn(accepting.run());
         tracing::info!(listen.address = %address, listen.scheme = app.scheme, "listening");
-        Ok(Running { address, app, engine, accepting, connections, abort, engine_stop, _lock: lock })
+        Ok(Running {
+            address,
+            app,
+            engine,
+            sweeping,
+            accepting,
+            connections,
+            abort,
+            engine_stop,
+            _lock: lock,
+        })
     }
 }
 
@@ -188,6 +213,7 @@ impl Running {
         if timeout(grace, self.connections.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
+        let _ = self.sweeping.await;
         self.engine_stop.cancel();
         let _ = self.engine.await;
         self.app.sessions.close();
@@ -196,6 +222,7 @@ impl Running {
         }
         self.abort.cancel();
         self.connections.wait().await;
+        self.app.artifacts.finish().await;
         self.app.store.close().await;
         tracing::info!("stopped");
     }

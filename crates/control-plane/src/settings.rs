@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+const MIB: u64 = 1024 * 1024;
+
 /// The durations that the server and its dispatcher keep.
 #[derive(Debug, Clone)]
 pub struct Times {
@@ -39,6 +41,14 @@ pub struct Times {
     pub stop_grace: Duration,
     /// Over how long the agents' reconnections are spread after a stop.
     pub reconnect_spread: Duration,
+    /// How long a client may take to send one part of an artifact.
+    pub artifact_part: Duration,
+    /// How long an artifact is kept after its completion.
+    pub artifact_life: Duration,
+    /// How long an upload may lie still before it is abandoned.
+    pub artifact_idle: Duration,
+    /// How often artifacts are looked for that are to go.
+    pub artifact_sweep: Duration,
     /// How long the engine pauses after a failure of the store before it starts anew.
     pub store_pause: Duration,
 }
@@ -63,6 +73,10 @@ impl Default for Times {
             list_wait: seconds(5),
             stop_grace: seconds(10),
             reconnect_spread: seconds(5),
+            artifact_part: seconds(120),
+            artifact_life: seconds(7 * 24 * 3600),
+            artifact_idle: seconds(3600),
+            artifact_sweep: seconds(60),
             store_pause: seconds(1),
         }
     }
@@ -100,6 +114,20 @@ pub struct Limits {
     /// Lists of tasks that are read at once; fewer than there are connections to the store, so that checks of
     /// tokens never wait for lists.
     pub lists: usize,
+    /// Bytes of one part of an artifact; each part that arrives is in memory.
+    pub artifact_part_bytes: u64,
+    /// Parts of artifacts that arrive at once.
+    pub artifact_parts_at_once: usize,
+    /// Artifacts that are read at once; each reader has a piece of a part in memory.
+    pub artifact_readers: usize,
+    /// Bytes of one artifact; `sortie_protocol::artifact::MAX_PARTS` holds beside it.
+    pub artifact_bytes: u64,
+    /// Bytes of all artifacts together.
+    pub artifacts_total_bytes: u64,
+    /// Artifacts of one attempt, those included that it dropped.
+    pub artifacts_per_attempt: u32,
+    /// Uploads that one agent may have open.
+    pub artifact_uploads_per_agent: u32,
     /// Slots that an agent can offer at once; half of `outbound_messages` at most.
     pub credit: u32,
 }
@@ -121,6 +149,13 @@ impl Default for Limits {
             batch: 256,
             watched_events: 1024,
             lists: 2,
+            artifact_part_bytes: 8 * MIB,
+            artifact_parts_at_once: 16,
+            artifact_readers: 32,
+            artifact_bytes: 20 * 1024 * MIB,
+            artifacts_total_bytes: 100 * 1024 * MIB,
+            artifacts_per_attempt: 8,
+            artifact_uploads_per_agent: 64,
             credit: 1024,
         }
     }

@@ -1,9 +1,10 @@
-//! What must outlive the process: tasks, attempts, agents and tokens.
+//! What must outlive the process: tasks, attempts, agents, tokens, and what is known of artifacts.
 //!
 //! [`Store`] is the whole interface. SQLite stands behind it; another database would be another variant.
 //! Every write is one transaction that is on the disk when the call returns.
 
 mod agents;
+mod artifacts;
 mod commit;
 mod error;
 mod open;
@@ -12,6 +13,9 @@ mod tasks;
 mod tokens;
 
 pub use agents::{EnrollError, NewAgent};
+pub use artifacts::{
+    ArtifactError, ArtifactFilter, ArtifactLimits, ArtifactRecord, ArtifactState, NewArtifact, Uploader,
+};
 pub use error::{OpenError, StoreError};
 pub use open::{ServeLock, Sqlite};
 pub use records::{
@@ -19,7 +23,10 @@ pub use records::{
     TaskRecord,
 };
 
+use std::path::PathBuf;
+
 use sortie_protocol::AttemptId;
+use sortie_protocol::artifact::{ArtifactCompletion, ArtifactPart};
 
 use crate::dispatch::{PastAttempt, RestoredTask, Transition};
 
@@ -208,5 +215,143 @@ impl Store {
     /// The database's.
     pub async fn revoke_api_token(&self, now: Millis, name: &str) -> Result<bool, StoreError> {
         behind!(self.revoke_api_token(now, name))
+    }
+
+    /// The directory for artifacts where none was named: beside the database.
+    pub fn artifacts_directory(&self) -> PathBuf {
+        match self {
+            Self::Sqlite(store) => store.artifacts_directory(),
+        }
+    }
+
+    /// Begins an upload, or finds the one that the attempt has begun under the same file name; `true` where it
+    /// is new.
+    ///
+    /// # Errors
+    /// Why it is not to be, see [`ArtifactError`].
+    pub async fn begin_artifact(
+        &self,
+        now: Millis,
+        uploader: &Uploader,
+        new: &NewArtifact,
+        limits: &ArtifactLimits,
+    ) -> Result<(ArtifactRecord, bool), ArtifactError> {
+        behind!(self.begin_artifact(now, uploader, new, limits))
+    }
+
+    /// An upload of that attempt with the parts that are durable; none where it is complete.
+    ///
+    /// # Errors
+    /// [`ArtifactError::NotFound`], or the database's.
+    pub async fn artifact_upload(
+        &self,
+        uploader: &Uploader,
+        id: &str,
+    ) -> Result<(ArtifactRecord, Vec<ArtifactPart>), ArtifactError> {
+        behind!(self.artifact_upload(uploader, id))
+    }
+
+    /// Makes room for a part before its object is written; `false` where the very part is there already.
+    ///
+    /// # Errors
+    /// Why it is not to be, see [`ArtifactError`].
+    pub async fn reserve_part(
+        &self,
+        now: Millis,
+        uploader: &Uploader,
+        id: &str,
+        part: &ArtifactPart,
+        limits: &ArtifactLimits,
+    ) -> Result<bool, ArtifactError> {
+        behind!(self.reserve_part(now, uploader, id, part, limits))
+    }
+
+    /// Notes that the object of a part is durable; `false` where the upload is over.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn part_stored(&self, id: &str, number: u32) -> Result<bool, ArtifactError> {
+        behind!(self.part_stored(id, number))
+    }
+
+    /// Completes an artifact whose whole has been checked. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// Why it is not to be, see [`ArtifactError`].
+    pub async fn complete_artifact(
+        &self,
+        now: Millis,
+        uploader: &Uploader,
+        id: &str,
+        whole: &ArtifactCompletion,
+        expires_at: Millis,
+    ) -> Result<ArtifactRecord, ArtifactError> {
+        behind!(self.complete_artifact(now, uploader, id, whole, expires_at))
+    }
+
+    /// Gives an upload up: its parts are to be removed.
+    ///
+    /// # Errors
+    /// [`ArtifactError::NotCurrent`] for one that is complete and whose attempt has ended, or the database's.
+    pub async fn drop_upload(&self, uploader: &Uploader, id: &str) -> Result<(), ArtifactError> {
+        behind!(self.drop_upload(uploader, id))
+    }
+
+    /// One artifact that is complete and has not expired.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn artifact(&self, now: Millis, id: &str) -> Result<Option<ArtifactRecord>, StoreError> {
+        behind!(self.artifact(now, id))
+    }
+
+    /// Artifacts that are complete and have not expired, the newest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn artifacts(
+        &self,
+        now: Millis,
+        filter: &ArtifactFilter,
+    ) -> Result<Vec<ArtifactRecord>, StoreError> {
+        behind!(self.artifacts(now, filter))
+    }
+
+    /// Takes an artifact away from everybody; `false` where there is none. Its parts are to be removed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn remove_artifact(&self, now: Millis, id: &str) -> Result<bool, StoreError> {
+        behind!(self.remove_artifact(now, id))
+    }
+
+    /// Finds artifacts whose parts are to be removed: expired, dropped, abandoned since then, or of an attempt that
+    /// did not succeed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn sweep_artifacts(
+        &self,
+        now: Millis,
+        abandoned_before: Millis,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        behind!(self.sweep_artifacts(now, abandoned_before, limit))
+    }
+
+    /// The numbers of the parts of an artifact that is to be removed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn parts_to_remove(&self, id: &str) -> Result<Vec<u32>, StoreError> {
+        behind!(self.parts_to_remove(id))
+    }
+
+    /// Notes that no object of an artifact is left.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn artifact_removed(&self, id: &str) -> Result<(), StoreError> {
+        behind!(self.artifact_removed(id))
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
+mod artifacts;
 mod attempts;
 mod bad_input;
 mod dispatching;

@@ -23,7 +23,7 @@ pub fn unenroll_payload(origin: &str, session: &str, nonce: &str, agent_id: &str
 }
 
 /// Each part is preceded by its length in bytes, so that no two lists of parts give the same payload.
-fn payload(purpose: &str, parts: &[&str]) -> Vec<u8> {
+pub(crate) fn payload(purpose: &str, parts: &[&str]) -> Vec<u8> {
     let mut bytes = format!("{purpose}\n").into_bytes();
     for part in parts {
         bytes.extend_from_slice(format!("{}:", part.len()).as_bytes());

@@ -6,9 +6,11 @@
 //! beside this crate as `schema/sortie.v1.json`.
 //!
 //! Reading order: [`message`] (what travels), [`frame`] (how it is encoded, and what is refused),
-//! [`task`] and [`selector`] (what is asked), [`report`] (what is answered), [`identity`] (who asks).
+//! [`task`] and [`selector`] (what is asked), [`report`] (what is answered), [`artifact`] (what is too
+//! large for a message), [`identity`] (who asks).
 #![deny(missing_docs)]
 
+pub mod artifact;
 pub mod frame;
 pub mod identity;
 pub mod message;
@@ -34,6 +36,9 @@ pub const CHALLENGE_PATH: &str = "/agent/v1/challenge";
 
 /// The path where an agent gives its registration back, below the base URL.
 pub const UNENROLL_PATH: &str = "/agent/v1/unenroll";
+
+/// The path below which agents upload artifacts, below the base URL; see [`artifact`].
+pub const ARTIFACTS_PATH: &str = "/agent/v1/artifacts";
 
 /// Picks the highest version both sides speak, from the names that the peer offered.
 ///

@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::Artifact;
 use crate::task::Provider;
 
 mod compare;
@@ -252,6 +253,9 @@ pub struct CloneReport {
     pub submodules: Vec<String>,
     /// The directory on the agent's host.
     pub path: Option<String>,
+    /// What was delivered to the control plane's artifact store; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
     /// Stages in their order.
@@ -260,6 +264,12 @@ pub struct CloneReport {
     pub warnings: Vec<Diagnosis>,
     /// Why it failed; null where it succeeded.
     pub diagnosis: Option<Diagnosis>,
+    /// The files that were asked for inline; the member is missing where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<FileContent>,
+    /// Paths that were asked for and are not in the commit; the member is missing where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// Where the objects of a clone came from.

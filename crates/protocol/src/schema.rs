@@ -3,6 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use crate::artifact::{Artifact, ArtifactCompletion, ArtifactProof, ArtifactRequest, ArtifactUpload};
 use crate::identity::{EnrollRequest, EnrollResponse, Problem, UnenrollRequest};
 use crate::message::{AgentMessage, Challenge, ControlMessage};
 use crate::report::TaskOutput;
@@ -22,6 +23,11 @@ pub fn document() -> Value {
         "enroll_request": generator.subschema_for::<EnrollRequest>(),
         "enroll_response": generator.subschema_for::<EnrollResponse>(),
         "unenroll_request": generator.subschema_for::<UnenrollRequest>(),
+        "artifact_proof": generator.subschema_for::<ArtifactProof>(),
+        "artifact_request": generator.subschema_for::<ArtifactRequest>(),
+        "artifact_upload": generator.subschema_for::<ArtifactUpload>(),
+        "artifact_completion": generator.subschema_for::<ArtifactCompletion>(),
+        "artifact": generator.subschema_for::<Artifact>(),
         "problem": generator.subschema_for::<Problem>(),
     });
     json!({

@@ -87,6 +87,18 @@ pub enum Deliver {
     Files,
 }
 
+/// The form of an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ArchiveFormat {
+    /// A tar, compressed by zstd.
+    #[default]
+    #[serde(rename = "tar.zst")]
+    TarZst,
+    /// A zip.
+    #[serde(rename = "zip")]
+    Zip,
+}
+
 /// Which submodules a clone takes along.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -161,12 +173,19 @@ pub struct TaskSpec {
     /// Clone: what becomes of it; a workspace where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
+    /// Clone: the form of an archive, where `deliver` is `archive`; `tar.zst` where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_format: Option<ArchiveFormat>,
     /// Clone: only these files and directories, by their paths in the commit. Files: what to read, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// Clone: submodules; none where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submodules: Option<Submodules>,
+    /// Clone: whether submodules outside of what the operator allows are left out with a warning; where it is missing,
+    /// the clone fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_refused_submodules: Option<bool>,
     /// Clone: whether objects of Git LFS are fetched; they stay pointers where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs: Option<bool>,
@@ -220,14 +239,50 @@ impl TaskSpec {
             ("tags", self.tags.is_some()),
             ("directory", self.directory.is_some()),
             ("deliver", self.deliver.is_some()),
+            ("archive_format", self.archive_format.is_some()),
             ("submodules", self.submodules.is_some()),
+            ("skip_refused_submodules", self.skip_refused_submodules.is_some()),
             ("lfs", self.lfs.is_some()),
         ];
         for (field, is_set) in clone_only {
             ensure(is_clone || !is_set, field, "belongs to a clone")?;
         }
         self.validate_lookup()?;
-        ensure(self.depth != Some(0), "depth", "is at least 1")
+        ensure(self.depth != Some(0), "depth", "is at least 1")?;
+        self.validate_delivery()
+    }
+
+    /// Not everything goes with every way to deliver. Submodules and objects of LFS are not in the repository that
+    /// archives, bundles and inline files are made of, so that they go with a working directory alone.
+    fn validate_delivery(&self) -> Result<(), TaskError> {
+        let deliver = self.deliver.unwrap_or(Deliver::Workspace);
+        ensure(
+            deliver == Deliver::Archive || self.archive_format.is_none(),
+            "archive_format",
+            "goes with `deliver`: `archive`",
+        )?;
+        ensure(
+            deliver != Deliver::Files || !self.paths.is_empty(),
+            "paths",
+            "names the files where `deliver` is `files`",
+        )?;
+        ensure(
+            deliver == Deliver::Workspace || self.directory.is_none(),
+            "directory",
+            "goes with `deliver`: `workspace`",
+        )?;
+        let is_bundle = deliver == Deliver::Bundle;
+        ensure(
+            !(is_bundle && self.depth.is_some()),
+            "depth",
+            "does not go with a bundle: it has all history",
+        )?;
+        ensure(!is_bundle || self.paths.is_empty(), "paths", "does not go with a bundle: it has everything")?;
+        let has_directory = matches!(deliver, Deliver::Workspace | Deliver::None);
+        let wants_submodules = !matches!(self.submodules, None | Some(Submodules::All(false)));
+        let problem = "goes with a workspace: archives, bundles and files have none";
+        ensure(has_directory || !wants_submodules, "submodules", problem)?;
+        ensure(has_directory || self.lfs != Some(true), "lfs", problem)
     }
 
     fn validate_target(&self) -> Result<(), TaskError> {
@@ -316,6 +371,29 @@ mod tests {
         assert_eq!(problem(&task(r#","depth":1"#)), Some("depth"));
         assert_eq!(problem(&task(r#","selector":{"all":[""]}"#)), Some("selector"));
         assert_eq!(problem(r#"{"kind":"clone","url":"https://a","depth":0}"#), Some("depth"));
+    }
+
+    #[test]
+    fn what_does_not_go_with_a_delivery_is_named() {
+        let clone = |rest: &str| problem(&format!(r#"{{"kind":"clone","url":"https://a",{rest}}}"#));
+        assert_eq!(clone(r#""deliver":"archive","archive_format":"zip","paths":["a"],"depth":1"#), None);
+        assert_eq!(clone(r#""deliver":"archive","archive_format":"tar.zst""#), None);
+        assert_eq!(clone(r#""archive_format":"zip""#), Some("archive_format"));
+        assert_eq!(clone(r#""deliver":"bundle","archive_format":"zip""#), Some("archive_format"));
+        assert_eq!(clone(r#""deliver":"files""#), Some("paths"));
+        assert_eq!(clone(r#""deliver":"files","paths":["README.md"],"depth":1"#), None);
+        assert_eq!(clone(r#""deliver":"bundle","depth":1"#), Some("depth"));
+        assert_eq!(clone(r#""deliver":"bundle","paths":["a"]"#), Some("paths"));
+        for deliver in ["archive", "bundle", "files"] {
+            let paths = if deliver == "bundle" { "" } else { r#","paths":["a"]"# };
+            let with = |rest: &str| clone(&format!(r#""deliver":"{deliver}"{paths},{rest}"#));
+            assert_eq!(with(r#""submodules":true"#), Some("submodules"), "{deliver}");
+            assert_eq!(with(r#""lfs":true"#), Some("lfs"), "{deliver}");
+            assert_eq!(with(r#""submodules":false,"lfs":false"#), None, "{deliver}");
+        }
+        assert_eq!(clone(r#""deliver":"none","submodules":true,"lfs":true"#), None);
+        let test = r#"{"kind":"connection-test","url":"https://a","archive_format":"zip"}"#;
+        assert_eq!(problem(test), Some("archive_format"));
     }
 
     #[test]

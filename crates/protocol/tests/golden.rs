@@ -14,6 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sortie_protocol::artifact::{
+    Artifact, ArtifactCompletion, ArtifactProof, ArtifactRequest, ArtifactUpload,
+};
 use sortie_protocol::frame::Message;
 use sortie_protocol::identity::{
     EnrollRequest, EnrollResponse, Problem, UnenrollRequest, enroll_payload, hello_payload, unenroll_payload,
@@ -72,6 +75,11 @@ fn every_example_survives_decoding_and_encoding() {
             ("document", "enroll_request") => document_round_trip::<EnrollRequest>(&name, &text),
             ("document", "enroll_response") => document_round_trip::<EnrollResponse>(&name, &text),
             ("document", "unenroll_request") => document_round_trip::<UnenrollRequest>(&name, &text),
+            ("document", "artifact_proof") => document_round_trip::<ArtifactProof>(&name, &text),
+            ("document", "artifact_request") => document_round_trip::<ArtifactRequest>(&name, &text),
+            ("document", "artifact_upload") => document_round_trip::<ArtifactUpload>(&name, &text),
+            ("document", "artifact_completion") => document_round_trip::<ArtifactCompletion>(&name, &text),
+            ("document", "artifact") => document_round_trip::<Artifact>(&name, &text),
             ("document", "problem") => document_round_trip::<Problem>(&name, &text),
             _ => panic!("{name} is an example of nothing"),
         }
@@ -195,6 +203,13 @@ fn the_signatures_of_the_examples_are_true() {
         UnparsedPublicKey::new(&ED25519, &key).verify(payload, &signature).unwrap();
     };
     let Challenge { session, nonce } = &challenge;
+    let proof: ArtifactProof = serde_json::from_str(&golden["document.artifact_proof"]).unwrap();
+    let request: ArtifactRequest = serde_json::from_str(&golden["document.artifact_request"]).unwrap();
+    let body = serde_json::to_vec(&request).unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(proof.body_sha256, hex);
+    verify(&proof.payload("POST", sortie_protocol::ARTIFACTS_PATH), &proof.signature);
     verify(&enroll_payload(&enroll.origin, &enroll.token, &enroll.public_key), &enroll.signature);
     verify(&hello_payload(&hello.origin, session, nonce, &hello.agent_id), &hello.signature);
     verify(&unenroll_payload(&unenroll.origin, session, nonce, &unenroll.agent_id), &unenroll.signature);

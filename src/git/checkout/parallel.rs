@@ -25,6 +25,7 @@ use crate::git::{Error, Limit, Limits, PackProblem};
 /// What was seen of the files as they were written.
 pub(super) struct Written {
     pub(super) lfs_pointers: u64,
+    pub(super) bytes: u64,
 }
 
 /// Writes the files of a tree, and the index with what the file system knows of them, so that git need not look at
@@ -75,7 +76,10 @@ pub(super) fn write(
     let done = checked_out();
     let noted = seen.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     done.map_err(|error| wire.control.check().err().or(noted).unwrap_or(error))?;
-    Ok(Written { lfs_pointers: seen.lfs_pointers.load(Ordering::Relaxed) })
+    Ok(Written {
+        lfs_pointers: seen.lfs_pointers.load(Ordering::Relaxed),
+        bytes: seen.bytes.load(Ordering::Relaxed),
+    })
 }
 
 /// The names have been looked at before; this is the second pair of eyes.

@@ -143,7 +143,7 @@ impl Mirrors {
         }
     }
 
-    fn path(&self, key: &str) -> PathBuf {
+    pub(super) fn path(&self, key: &str) -> PathBuf {
         self.root.join(format!("{key}.git"))
     }
 
@@ -151,7 +151,7 @@ impl Mirrors {
         self.root.join(format!("{key}.lock"))
     }
 
-    fn open_lock(&self, key: &str) -> io::Result<File> {
+    pub(super) fn open_lock(&self, key: &str) -> io::Result<File> {
         File::options().read(true).write(true).create(true).truncate(false).open(self.lock_file(key))
     }
 

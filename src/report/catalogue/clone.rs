@@ -31,18 +31,6 @@ pub(super) static PACK_CORRUPT: Entry = Entry {
     on_host: "",
 };
 
-pub(super) static PATH_NOT_FOUND: Entry = Entry {
-    code: "path_not_found",
-    stages: &[Stage::Checkout],
-    cause: "Nothing of what was asked for is in the commit",
-    remedies: &["Check the paths: they begin at the repository's root, and upper and lower case count."],
-    seen: "The trees of the commit have no entry at any of the paths.",
-    why: "The files are on another branch, were moved or deleted, or the path is spelled in another way.",
-    on_azure_devops: "Repos → Files, with the branch chosen, shows what is there.",
-    on_gitlab: "Code → Repository, with the branch chosen, shows what is there.",
-    on_host: "",
-};
-
 pub(super) static TARGET_NOT_EMPTY: Entry = Entry {
     code: "target_not_empty",
     stages: CLONE,
@@ -79,12 +67,31 @@ pub(super) static UNSAFE_PATH: Entry = Entry {
     on_host: "",
 };
 
+pub(super) static PATH_NOT_FOUND: Entry = Entry {
+    code: "path_not_found",
+    stages: &[Stage::Checkout],
+    cause: "None of the paths that the task names is in the commit",
+    remedies: &[
+        "Look at the spelling, with upper and lower case, and whether the reference is the right one.",
+    ],
+    seen: "Each path of the task was looked up in the commit's tree; the summary names the first, the remedies what is like it.",
+    why: "A path is misspelled, was moved or removed, or is on another branch. Paths begin at the root of the repository and have no wildcards.",
+    on_azure_devops: "Repos → Files, with the branch chosen above, shows what is there.",
+    on_gitlab: "Code → Repository, with the branch chosen above, shows what is there.",
+    on_host: "",
+};
+
 pub(super) static SUBMODULE_NOT_ALLOWED: Entry = Entry {
     code: "submodule_not_allowed",
-    stages: CLONE,
+    stages: &[Stage::Checkout],
     cause: "A submodule lies outside of what the operator allows",
-    remedies: &["Declare the submodule's server, or leave submodules out."],
-    seen: "The URL in .gitmodules, judged by the same policy as the task's own URL.",
+    remedies: &[
+        "Declare the submodule's server, or leave the submodule out: name those that are needed, or set \
+         skip_refused_submodules (--skip-refused-submodules).",
+    ],
+    seen: "The URL in .gitmodules, made whole where it is relative and judged by the same policy as the task's own URL; \
+           the summary names it with the submodule's path. It is a warning where the task says so, and the submodule is \
+           left out.",
     why: "A repository's content must not be able to lead the agent to other servers.",
     on_azure_devops: "",
     on_gitlab: "",
@@ -114,8 +121,8 @@ pub(super) static DELIVERY_FAILED: Entry = Entry {
     stages: &[Stage::Deliver],
     cause: "The result could not be delivered",
     remedies: &["Check the target's permissions and space, or the control plane's log."],
-    seen: "The system's answer when the result was moved to its target, or the control plane's answer to the upload.",
-    why: "The agent's user may not write there, or the control plane refused or could not keep the artifact.",
+    seen: "The system's answer when the result was moved to its target, or the control plane's answer to the upload; a line that is cut is taken up again until the deadline.",
+    why: "The agent's user may not write there; or the control plane refused the artifact, has no room for it, or was out of reach for too long.",
     on_azure_devops: "",
     on_gitlab: "",
     on_host: "Look at the owner and mode of the target directory, and at ReadWritePaths in `systemctl cat sortie`.",

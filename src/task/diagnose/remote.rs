@@ -149,6 +149,8 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         | git::Error::TooLarge { .. }
         | git::Error::PackCorrupt(_)
         | git::Error::UnsafePath { .. }
+        | git::Error::Shallow
+        | git::Error::Delivery { .. }
         | git::Error::Cancelled
         | git::Error::DeadlineExceeded
         | git::Error::Internal { .. } => repository(error),
@@ -161,7 +163,6 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::ReferenceInvalid { .. } => (Code::ReferenceNotFound, seen, vec![]),
         git::Error::ReferenceNotFound { near, .. } => (Code::ReferenceNotFound, seen, perhaps(near)),
         git::Error::Empty => (Code::RepositoryEmpty, String::new(), vec![]),
-        git::Error::PathNotFound { .. } => (Code::PathNotFound, seen, vec![]),
         git::Error::TargetNotEmpty { path } => (Code::TargetNotEmpty, path.display().to_string(), vec![]),
         git::Error::Target { path, .. } => {
             (Code::DeliveryFailed, seen, vec![format!("Let the agent's user write to {}.", path.display())])
@@ -173,6 +174,12 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::TooLarge { .. } => (Code::TooLarge, seen, vec![]),
         git::Error::PackCorrupt(_) => (Code::PackCorrupt, seen, vec![]),
         git::Error::UnsafePath { path } => (Code::UnsafePath, format!("`{path}`"), vec![]),
+        git::Error::PathNotFound { near, .. } => (Code::PathNotFound, seen, perhaps(near)),
+        git::Error::Shallow => {
+            let remedy = "Have an archive or a workspace delivered: a bundle takes the whole history.";
+            (Code::DeliveryFailed, seen, vec![remedy.to_owned()])
+        }
+        git::Error::Delivery { .. } => (Code::DeliveryFailed, seen, vec![]),
         git::Error::Cancelled => (Code::Cancelled, String::new(), vec![]),
         git::Error::DeadlineExceeded => (Code::DeadlineExceeded, String::new(), vec![]),
         other => (Code::Internal, other.to_string(), vec![]),

@@ -193,7 +193,13 @@ impl Reading<'_> {
             return Ok(Err(Unusable::Nothing));
         }
         let commit = self.commit.to_owned();
-        Ok(Ok(FetchedFiles { commit, reference: found.name.clone(), files, missing }))
+        Ok(Ok(FetchedFiles {
+            commit,
+            reference: found.name.clone(),
+            source: git::Source::Origin,
+            files,
+            missing,
+        }))
     }
 
     /// The bytes of a file, which are what its name says.

@@ -134,7 +134,7 @@ fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// [`Error::TooLarge`] where they would not fit one; `limit` is what their bytes may be at the most.
-pub(super) fn all(
+pub(in crate::task) fn all(
     files: Vec<FetchedFile>,
     limit: u64,
     redaction: &Redaction,

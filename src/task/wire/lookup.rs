@@ -99,7 +99,7 @@ pub(super) fn files_to_wire(report: &files::Report) -> wire::FilesReport {
     }
 }
 
-fn wire_file(file: &FileAnswer) -> wire::FileContent {
+pub(super) fn wire_file(file: &FileAnswer) -> wire::FileContent {
     let (encoding, content) = match &file.content {
         Some(Content::Text(text)) => (Some(wire::Encoding::Utf8), Some(text.clone())),
         Some(Content::Base64(text)) => (Some(wire::Encoding::Base64), Some(text.clone())),

@@ -14,7 +14,7 @@ use super::App;
 use super::auth::{Administering, Caller, Viewing};
 use super::body::Id;
 use super::problem::ApiError;
-use super::tasks::rfc3339;
+use super::rfc3339;
 use crate::dispatch::Mode;
 use crate::engine::ConnectedAgent;
 use crate::store::AgentRecord;

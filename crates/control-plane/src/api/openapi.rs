@@ -5,12 +5,16 @@
 use axum::Json;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
+use sortie_protocol::artifact::{
+    Artifact, ArtifactCompletion, ArtifactRequest, ArtifactUpload, PROOF_HEADER,
+};
 use sortie_protocol::identity::{EnrollRequest, EnrollResponse, Problem, UnenrollRequest};
 use sortie_protocol::message::Challenge;
 use sortie_protocol::report::TaskOutput;
 use sortie_protocol::task::TaskSpec;
 
 use super::agents::{AgentDocument, AgentList};
+use super::artifacts::{ArtifactDocument, ArtifactList, ArtifactParameters};
 use super::health::Health;
 use super::tasks::{ExplanationDocument, ListParameters, TaskDocument, TaskList, WaitParameters};
 use super::tokens::{CreatedEnrollmentToken, NewEnrollmentToken};
@@ -82,16 +86,22 @@ impl Operation {
 
     fn value(&self, problem: &Value) -> Value {
         let mut parameters = self.parameters.clone();
-        if self.path.contains("{id}") {
-            parameters
-                .push(json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}));
+        for name in ["id", "number"] {
+            if self.path.contains(&format!("{{{name}}}")) {
+                parameters.push(
+                    json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}),
+                );
+            }
         }
         let mut answers = Map::new();
         for (status, description, schema) in &self.answers {
             let mut answer = json!({ "description": description });
             if let Some(schema) = schema {
-                let media =
-                    if self.path.ends_with("/events") { "text/event-stream" } else { "application/json" };
+                let media = match self.path {
+                    path if path.ends_with("/events") => "text/event-stream",
+                    path if path.ends_with("/content") => "application/octet-stream",
+                    _ => "application/json",
+                };
                 answer["content"] = json!({ media: { "schema": schema } });
             }
             answers.insert(status.to_string(), answer);
@@ -117,7 +127,9 @@ impl Operation {
             operation["parameters"] = Value::Array(parameters);
         }
         if let Some(schema) = &self.body {
-            operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
+            let media =
+                if self.path.ends_with("{number}") { "application/octet-stream" } else { "application/json" };
+            operation["requestBody"] = json!({ "content": { media: { "schema": schema } } });
         }
         operation
     }
@@ -148,7 +160,9 @@ pub fn document() -> Value {
         process_operations(&mut schemas),
         token_and_agent_operations(&mut schemas),
         task_operations(&mut schemas),
+        artifact_operations(&mut schemas),
         protocol_operations(&mut schemas),
+        upload_operations(&mut schemas),
     ];
     for operation in groups.into_iter().flatten() {
         let methods = paths.entry(operation.path).or_insert_with(|| json!({}));
@@ -297,6 +311,69 @@ fn task_operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             Access::Viewer,
         )
         .answer(200, "Server-sent events.", json!({ "type": "string" })),
+    ]
+}
+
+fn artifact_operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
+    let bytes = json!({ "type": "string", "format": "binary" });
+    vec![
+        Operation::new(
+            "get",
+            "/api/v1/artifacts",
+            "listArtifacts",
+            "What agents delivered, the newest first",
+            Access::Viewer,
+        )
+        .query(schemas.root_schema_for::<ArtifactParameters>().to_value())
+        .answer(200, "One page.", schemas.subschema_for::<ArtifactList>().to_value()),
+        Operation::new("get", "/api/v1/artifacts/{id}", "getArtifact", "What an artifact is", Access::Viewer)
+            .answer(200, "The artifact.", schemas.subschema_for::<ArtifactDocument>().to_value()),
+        Operation::new(
+            "delete",
+            "/api/v1/artifacts/{id}",
+            "deleteArtifact",
+            "Remove an artifact before it expires",
+            Access::Dispatcher,
+        )
+        .empty(204, "It is removed."),
+        Operation::new(
+            "get",
+            "/api/v1/artifacts/{id}/content",
+            "readArtifact",
+            "An artifact's bytes, all or a range",
+            Access::Viewer,
+        )
+        .header("Range", "One range of bytes.")
+        .header("If-Range", "The `ETag` of what the client has a part of.")
+        .answer(200, "All of it.", bytes.clone())
+        .answer(206, "The range.", bytes)
+        .empty(416, "There are no such bytes; `Content-Range` says how many there are."),
+    ]
+}
+
+fn upload_operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
+    let upload = schemas.subschema_for::<ArtifactUpload>().to_value();
+    let proven = |method, path, id, summary| {
+        Operation::new(method, path, id, summary, Access::Anyone)
+            .header(PROOF_HEADER, "An `artifact_proof` of the protocol, as JSON; it is required.")
+    };
+    vec![
+        proven("post", sortie_protocol::ARTIFACTS_PATH, "beginUpload", "Begin an upload, or find it again")
+            .body(schemas.subschema_for::<ArtifactRequest>().to_value())
+            .answer(201, "It has begun.", upload.clone())
+            .answer(200, "It began before.", upload.clone()),
+        proven("get", super::UPLOAD_ROUTE, "getUpload", "Which parts are there").answer(
+            200,
+            "Where it stands.",
+            upload,
+        ),
+        proven("delete", super::UPLOAD_ROUTE, "dropUpload", "Give an upload up").empty(204, "It is dropped."),
+        proven("put", super::PART_ROUTE, "putPart", "Send a part")
+            .body(json!({ "type": "string", "format": "binary" }))
+            .empty(204, "It is durable."),
+        proven("post", super::COMPLETE_ROUTE, "completeUpload", "End an upload")
+            .body(schemas.subschema_for::<ArtifactCompletion>().to_value())
+            .answer(200, "The artifact.", schemas.subschema_for::<Artifact>().to_value()),
     ]
 }
 

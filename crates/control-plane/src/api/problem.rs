@@ -65,6 +65,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "agent_not_found", "No such agent is registered")
     }
 
+    /// An artifact or an upload that is not there.
+    pub fn artifact_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "artifact_not_found", "There is no such artifact")
+            .detail("it may have expired, or was removed".to_owned())
+    }
+
     /// A parameter of the query that is out of form.
     pub fn invalid_parameter(detail: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", "A parameter is out of form").detail(detail)

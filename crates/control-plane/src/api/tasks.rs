@@ -13,19 +13,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sortie_protocol::report::Diagnosis;
 use sortie_protocol::task::{TaskKind, TaskSpec};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::App;
 use super::auth::{Caller, Dispatching, Viewing};
 use super::body::{Id, Parameters, Strict};
 use super::problem::ApiError;
+use super::{App, rfc3339};
 use crate::dispatch::{Outcome, TaskState};
 use crate::engine::{NewTask, Posting, TaskChange};
 use crate::identity::{new_id, sha256};
-use crate::store::{AttemptRecord, IdempotencyKey, Millis, TaskFilter, TaskRecord};
+use crate::store::{AttemptRecord, IdempotencyKey, TaskFilter, TaskRecord};
 
 /// Tasks on a page where the query does not say.
 const DEFAULT_PAGE: u32 = 50;
@@ -151,12 +149,6 @@ pub(super) struct ListParameters {
 pub(super) struct WaitParameters {
     /// How long to wait for the task to be completed, such as `30s`, `500ms` or `30`; 60 s at most.
     wait: Option<String>,
-}
-
-/// A time as it is shown: RFC 3339 in UTC.
-pub(super) fn rfc3339(millis: Millis) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
-    time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 impl From<TaskRecord> for TaskDocument {

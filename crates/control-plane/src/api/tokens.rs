@@ -13,7 +13,7 @@ use super::App;
 use super::auth::{Administering, Caller};
 use super::body::Strict;
 use super::problem::ApiError;
-use super::tasks::rfc3339;
+use super::rfc3339;
 use crate::engine::wall_clock;
 use crate::identity::{Token, sha256};
 use crate::store::EnrollmentToken;

@@ -1,6 +1,7 @@
 //! `sortie-control serve`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -9,12 +10,18 @@ use crate::server::{self, Settings, TlsFiles};
 use crate::settings::{Limits, Times};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
+const SECONDS_OF_HOUR: u64 = 3600;
+
 const EXAMPLES: &str = "\
 Examples:
   sortie-control serve --listen 127.0.0.1:7800 --database sqlite:control.db
   sortie-control serve --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --database sqlite:control.db
   sortie-control serve --listen 10.0.0.5:7800 --behind-proxy --public-url https://sortie.example.com \\
-      --database sqlite:control.db";
+      --database sqlite:control.db
+  AWS_REGION=eu-central-1 sortie-control serve --database sqlite:control.db --artifacts s3://builds/sortie
+
+For S3 the usual variables hold: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+AWS_ENDPOINT_URL (another server than Amazon's), AWS_ALLOW_HTTP (true, where that has no TLS).";
 
 /// Serve clients and agents until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -37,6 +44,18 @@ pub(super) struct Serve {
     /// A base URL by which agents may reach this control plane; may be given several times.
     #[arg(long = "public-url", value_name = "URL")]
     public_urls: Vec<String>,
+    /// Where artifacts lie, as file:PATH or s3://BUCKET[/PREFIX] [default: `artifacts` beside the database]
+    #[arg(long, value_name = "URL", env = "SORTIE_ARTIFACTS_URL", hide_env_values = true)]
+    artifacts: Option<String>,
+    /// How long an artifact is kept, in hours.
+    #[arg(long, value_name = "HOURS", default_value = "168", value_parser = clap::value_parser!(u64).range(1..=87_600))]
+    artifact_hours: u64,
+    /// How many bytes one artifact may have.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().artifact_bytes)]
+    artifact_bytes: u64,
+    /// How many bytes all artifacts may have together.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().artifacts_total_bytes)]
+    artifacts_total_bytes: u64,
     /// The form of the log on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -57,8 +76,16 @@ impl Serve {
             tls,
             behind_proxy: self.behind_proxy,
             public_urls: self.public_urls,
-            times: Times::default(),
-            limits: Limits::default(),
+            artifacts: self.artifacts,
+            times: Times {
+                artifact_life: Duration::from_secs(self.artifact_hours * SECONDS_OF_HOUR),
+                ..Times::default()
+            },
+            limits: Limits {
+                artifact_bytes: self.artifact_bytes,
+                artifacts_total_bytes: self.artifacts_total_bytes,
+                ..Limits::default()
+            },
         };
         let prepared = server::prepare(settings).await.map_err(Failure::configuration)?;
         let store = self.database.open().await?;

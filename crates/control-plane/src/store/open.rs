@@ -130,6 +130,11 @@ impl Sqlite {
         }
     }
 
+    /// The directory beside the file that artifacts lie in where no other place was named.
+    pub(super) fn artifacts_directory(&self) -> PathBuf {
+        self.path.with_file_name("artifacts")
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1 FROM api_tokens LIMIT 1").fetch_optional(&self.readers).await?;
         Ok(())
