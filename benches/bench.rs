@@ -14,6 +14,8 @@
 
 use std::process::ExitCode;
 
+#[path = "bench/archives.rs"]
+mod archives;
 #[path = "bench/clones.rs"]
 mod clones;
 #[path = "bench/connection.rs"]
@@ -48,8 +50,14 @@ enum Group {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((flag, arguments)) = arguments.split_first()
+        && flag == archives::FLAG
+    {
+        return archives::run(arguments);
+    }
     // Without the flag this was started by a run of all targets' tests, which is no time to measure.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !arguments.iter().any(|argument| argument == "--bench") {
         eprintln!("this measures for minutes; start it with: cargo bench --bench bench");
         return ExitCode::SUCCESS;
     }

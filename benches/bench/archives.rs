@@ -69,7 +69,11 @@ fn piped(repository: &Path, commit: &str, file: &Path) -> Command {
     let git = git();
     let mut command = Command::new("sh");
     command.env_clear().envs(git.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.args(["-c", "\"$1\" -C \"$2\" archive --format=tar \"$3\" | exec \"$4\" -3 -q -f -o \"$5\"", "archive"]);
+    command.args([
+        "-c",
+        "\"$1\" -C \"$2\" archive --format=tar \"$3\" | exec \"$4\" -3 -q -f -o \"$5\"",
+        "archive",
+    ]);
     command.arg(git.get_program()).arg(repository).arg(commit).arg(require("zstd", "zstd")).arg(file);
     command
 }

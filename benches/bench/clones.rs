@@ -17,6 +17,7 @@ mod lab;
 #[path = "clones/page.rs"]
 mod page;
 
+use crate::archives;
 use crate::effort::Effort;
 use crate::figure::{Figure, Target};
 use crate::support::process::command_line;
@@ -78,6 +79,7 @@ pub(crate) fn measure(effort: &Effort) -> Clones {
         case.warm(effort),
         case.behind(effort),
         case.crowd(effort),
+        archives::measure(&lab.path(&format!("{medium}.git")), &case.commit, lab.directory.path(), effort),
     ];
     for figure in &mut of_medium {
         figure.name = format!("{}, {} objects", figure.name, sizes[1].objects);
