@@ -24,12 +24,13 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::process::{START_LIMIT, wait_until};
 
 /// An agent with a running attempt.
-pub struct RunningAttempt {
+pub(crate) struct RunningAttempt {
     /// The attempt.
     pub id: AttemptId,
     /// Its agent's way for artifacts.
     pub uploader: Uploader,
-    socket: Wire,
+    /// Held, because the attempt ends with its session.
+    _socket: Wire,
 }
 
 type Wire = WebSocketStream<TcpStream>;
@@ -39,7 +40,7 @@ impl RunningAttempt {
     ///
     /// # Panics
     /// When a step fails.
-    pub async fn start(control_plane: &ControlPlane, port: u16) -> Self {
+    pub(crate) async fn start(control_plane: &ControlPlane, port: u16) -> Self {
         let base = RemoteUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap();
         let door = Arc::new(Door::new(ProxyEnvironment::none()));
         let destination = Destination {
@@ -66,11 +67,11 @@ impl RunningAttempt {
         send(&mut socket, AgentMessage::Start(id.clone())).await;
         wait_until("the attempt runs", START_LIMIT, || control_plane.task(&task)["state"] == "running");
         let uploader = Uploader::new(door, destination, base, &identity);
-        Self { id, uploader, socket }
+        Self { id, uploader, _socket: socket }
     }
 
     /// A delivery of this attempt.
-    pub fn delivery(&self, file_name: &str) -> Delivery {
+    pub(crate) fn delivery(&self, file_name: &str) -> Delivery {
         Delivery {
             task_id: self.id.task_id.clone(),
             attempt: self.id.attempt,
@@ -83,6 +84,8 @@ impl RunningAttempt {
 async fn open(port: u16, identity: &Identity) -> Wire {
     let mut request = format!("ws://127.0.0.1:{port}/agent/v1").into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "sortie.v1".parse().unwrap());
+    // A peer of the control plane of a test, and no part of the agent.
+    #[allow(clippy::disallowed_methods)]
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     let ControlMessage::Challenge(challenge) = receive(&mut socket).await else {

@@ -19,7 +19,7 @@ use crate::provider::Provider;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
 use crate::workspace::PlaceError;
-use deliver::Form;
+use deliver::{Form, Order};
 
 /// A clone as it was asked for.
 #[derive(Debug, Clone)]
@@ -297,16 +297,9 @@ impl Way<'_> {
             // The pack of a bundle is the one that comes for it; one out of a mirror would have to be made anew.
             means.mirror = None;
         }
-        let sent = deliver::send(
-            self.request,
-            form,
-            attempt,
-            &self.reached.remote,
-            &means,
-            self.tools,
-            control,
-            log,
-        );
+        let order = Order { form, attempt };
+        let remote = &self.reached.remote;
+        let sent = deliver::send(self.request, order, remote, &means, self.tools, control, log);
         let sent = sent.await.map_err(|failure| match failure {
             Failure::Git(error) => Failure::of_git(error, subject.provider),
             other => other,

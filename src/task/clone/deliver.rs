@@ -52,17 +52,24 @@ pub(super) struct Sent {
     pub(super) missing: Vec<String>,
 }
 
+/// What is to be made, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub(super) form: Form,
+    pub(super) attempt: &'a Attempt,
+}
+
 /// Makes it and sends it at the same time: nothing of it touches the disk.
 pub(super) async fn send(
     request: &Request,
-    form: Form,
-    attempt: &Attempt,
+    order: Order<'_>,
     remote: &Remote,
     means: &Means,
     tools: &Tools,
     control: &Control,
     log: &StageLog,
 ) -> Result<Sent, Failure> {
+    let Order { form, attempt } = order;
     let uploader = tools.uploads.as_ref().ok_or(Failure::NoUploads)?;
     let (writer, source) = pieces();
     // The name of the file tells the commit, which is known once it was fetched.
