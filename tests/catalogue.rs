@@ -140,8 +140,8 @@ const PROVOKED: &[(&str, &str, &str)] = &[
     ("clock_offset", "tests/tls.rs", "certificates_that_end_soon_and_clocks_that_differ_are_warned_about"),
     (
         "lfs_failed",
-        "src/task/diagnose/lfs.rs",
-        "what_lfs_came_to_has_its_code_its_stage_and_a_remedy_that_names_the_thing",
+        "tests/lfs.rs",
+        "the_program_takes_objects_along_where_it_is_asked_and_names_the_one_that_it_lacks",
     ),
     ("delivery_failed", "tests/artifacts.rs", "what_keeps_an_artifact_from_the_control_plane_is_named"),
     (

@@ -23,6 +23,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::git_transport::{a_minute, control, over_http, over_http_by};
+use crate::support::binary::{binary, isolate};
+use crate::support::control_plane::secret_file;
 use crate::support::process::{START_LIMIT, command_line, require, wait_until};
 use crate::support::repository::{SampleRepository, git, run_git};
 
@@ -758,5 +760,36 @@ async fn a_cancel_and_the_deadline_take_effect_within_a_second() {
         assert!(matches!(failed, Error::DeadlineExceeded), "{failed:?}");
         assert!(began.elapsed() < time + STOP_LIMIT);
         assert_no_secret(&scene.target());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_takes_objects_along_where_it_is_asked_and_names_the_one_that_it_lacks() {
+    for (provider, flag) in [(Provider::Gitlab, "gitlab"), (Provider::AzureDevOps, "azure-devops")] {
+        let site = Scene::start();
+        let pat = secret_file(site.scratch.path(), "pat", TOKEN);
+        let cloned = |name: &str, more: &[&str]| {
+            let target = site.scratch.path().join(name);
+            let mut command = Command::new(binary("sortie"));
+            isolate(&mut command, site.scratch.path()).args(["clone", "--json", "--provider", flag]);
+            command.arg("--pat-file").arg(&pat).arg("--ca-file").arg(site.authority.ca_file()).args(more);
+            let output = command.arg(site.url(provider)).arg(&target).output().unwrap();
+            (serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap(), target)
+        };
+        let (report, target) = cloned("with", &["--lfs"]);
+        assert_eq!(report["outcome"], "succeeded", "{report:#}");
+        // The one that only looks like a pointer stays one.
+        assert_eq!(report["lfs_pointers"], 1, "{report:#}");
+        for (path, (content, _)) in &site.files {
+            assert!(fs::read(target.join(path)).unwrap() == *content, "{path}");
+        }
+        let (report, target) = cloned("without", &[]);
+        assert_eq!(report["lfs_pointers"], site.files.len() + 1, "{report:#}");
+        assert!(fs::read(target.join("media/big.bin")).unwrap().starts_with(b"version https://git-lfs"));
+        fs::remove_file(site.object("media/big.bin")).unwrap();
+        let (report, target) = cloned("lacking", &["--lfs"]);
+        assert_eq!(report["diagnosis"]["code"], "lfs_failed", "{report:#}");
+        assert!(report["diagnosis"]["summary"].as_str().unwrap().contains("media/big.bin"), "{report:#}");
+        assert!(!target.exists());
     }
 }
