@@ -102,6 +102,17 @@ fn no_secret_reaches_a_log_a_frame_the_database_a_workspace_or_argv() {
 
     let mut answers = vec![control_plane.run_task(&scene.test_task(json!({})))];
     answers.push(control_plane.run_task(&scene.clone_task(json!({}))));
+    for more in [
+        json!({"deliver": "archive"}),
+        json!({"deliver": "bundle"}),
+        json!({"deliver": "files", "paths": ["README.md"]}),
+        json!({"deliver": "none", "all_branches": true, "tags": true}),
+    ] {
+        let mut task = scene.clone_task(json!({}));
+        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        answers.push(control_plane.run_task(&task));
+        assert_eq!(answers.last().unwrap()["outcome"], "succeeded", "{:#}", answers.last().unwrap());
+    }
     for fault in [
         Fault::SignInPage,
         Fault::InvalidJson,
@@ -123,6 +134,7 @@ fn no_secret_reaches_a_log_a_frame_the_database_a_workspace_or_argv() {
         assert_clean("the database", &std::fs::read(file).unwrap_or_default(), &secrets);
     }
     assert_tree_is_clean(&agent.directory().join("state"), &secrets);
+    assert_tree_is_clean(&control_plane.artifacts(), &secrets);
     for file in ["cmdline", "environ"] {
         let content = std::fs::read(format!("/proc/{}/{file}", agent.id())).unwrap();
         assert_clean(file, &content, &secrets);
