@@ -532,6 +532,11 @@ async fn packs_that_are_damaged_or_lie_are_refused() {
             let refused = with_pack(&main, rest).await;
             assert!(matches!(refused, Err(Error::PackCorrupt(_))), "{}: {refused:?}", rest.len());
         }
+        // What stands behind a pack is no part of it.
+        for rest in [&b"x"[..], &[0; 100_000]] {
+            let refused = with_pack(&main, &[&pack, rest].concat()).await;
+            assert!(matches!(refused, Err(Error::PackCorrupt(_))), "{}: {refused:?}", rest.len());
+        }
         // A whole pack that leaves out what the commit needs.
         let other = pack_of(&sample, "main^\n");
         let refused = with_pack(&main, &other).await;
