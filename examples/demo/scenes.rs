@@ -110,6 +110,16 @@ pub(crate) fn scenes(places: &Places) -> Vec<Scene> {
             task: clone(azure_ssh, "azure-devops", "ado_ssh", "ado"),
             expected: succeeded_by(FRANKFURT),
         },
+        Scene {
+            name: "archive from GitLab, delivered",
+            task: delivered(clone(gitlab_https, "gitlab", "gitlab_pat", "gitlab"), "archive"),
+            expected: succeeded_by(MUNICH),
+        },
+        Scene {
+            name: "bundle from Azure DevOps, delivered",
+            task: delivered(clone(azure_https, "azure-devops", "ado_pat", "ado"), "bundle"),
+            expected: succeeded_by(FRANKFURT),
+        },
     ]
 }
 
@@ -123,6 +133,12 @@ pub(crate) fn test(url: &str, provider: &str, credential: &str, tag: &str) -> Va
         "kind": "connection-test", "url": url, "provider": provider, "credential": credential,
         "selector": {"all": [tag]},
     })
+}
+
+/// The same, with what becomes of it.
+fn delivered(mut task: Value, deliver: &str) -> Value {
+    task["deliver"] = deliver.into();
+    task
 }
 
 fn clone(url: &str, provider: &str, credential: &str, tag: &str) -> Value {
