@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::{LfsFile, LfsOid};
 use crate::git::pkt::scrubbed;
+use crate::git::target::target_error;
 use crate::git::{Control, Error};
 
 /// How much is copied between two looks at the control, in bytes.
@@ -70,7 +71,7 @@ impl Stat {
 impl Store {
     /// Makes the directories, and sees that there is room for so many bytes before any has come.
     pub(super) fn prepare(work_tree: &Path, git_directory: &Path, bytes: u64) -> Result<Self, Error> {
-        let failed = |source| write_failed(work_tree, source);
+        let failed = |source| target_error(work_tree, source);
         let opened = rustix::fs::openat(CWD, work_tree, directory_flags(), Mode::empty());
         let lfs = git_directory.join("lfs");
         let (objects, temporary) = (lfs.join("objects"), lfs.join("tmp"));
@@ -187,7 +188,7 @@ impl Store {
     }
 
     fn failed(&self, source: io::Error) -> Error {
-        write_failed(&self.work_tree_path, source)
+        target_error(&self.work_tree_path, source)
     }
 }
 
@@ -229,14 +230,6 @@ fn directory_flags() -> OFlags {
 /// A new file with the mode that this process gives to its files.
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
-}
-
-fn write_failed(target: &Path, source: io::Error) -> Error {
-    let path = target.to_owned();
-    match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },
-        _ => Error::Target { path, source },
-    }
 }
 
 #[cfg(test)]
