@@ -283,15 +283,15 @@ pub struct Dispatcher {
     times: Times,
     limits: Limits,
     version: &'static str,
-    agents: HashMap<String, Agent>,
-    sessions: HashMap<String, String>,
+    agents: BTreeMap<String, Agent>,
+    sessions: BTreeMap<String, String>,
     /// Agents that are registered and not connected.
-    away: HashMap<String, Away>,
+    away: BTreeMap<String, Away>,
     tasks: HashMap<String, Task>,
     /// Tasks that wait, the oldest first.
     queue: BTreeMap<u64, String>,
     /// The tasks of every agent that has a live attempt, connected or not.
-    held: HashMap<String, BTreeSet<String>>,
+    held: BTreeMap<String, BTreeSet<String>>,
     /// When to look at a task again. Entries may be out of date; looking is harmless.
     deadlines: BTreeSet<(Duration, String)>,
     /// Counts tasks and offers, for their order.
@@ -313,12 +313,12 @@ impl Dispatcher {
             // other messages.
             limits: Limits { credit: limits.credit.min(half(limits.outbound_messages)), ..limits },
             version,
-            agents: HashMap::new(),
-            sessions: HashMap::new(),
-            away: HashMap::new(),
+            agents: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            away: BTreeMap::new(),
             tasks: HashMap::new(),
             queue: BTreeMap::new(),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             counter: 0,
             actions: Vec::new(),

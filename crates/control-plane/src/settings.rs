@@ -51,6 +51,8 @@ pub struct Times {
     pub artifact_sweep: Duration,
     /// How long the engine pauses after a failure of the store before it starts anew.
     pub store_pause: Duration,
+    /// How often the store is told the time while tasks wait and nothing else is written.
+    pub stamp: Duration,
 }
 
 impl Default for Times {
@@ -78,6 +80,7 @@ impl Default for Times {
             artifact_idle: seconds(3600),
             artifact_sweep: seconds(60),
             store_pause: seconds(1),
+            stamp: seconds(30),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Commands that are committed together, and what follows the commit.
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::command::{Command, ConnectedAgent, NewTask, Posting, TaskChange, TaskEvent};
-use super::{Engine, Outbound, Session, wall_clock};
+use super::ledger::Ledger;
+use super::{Engine, Outbound, Session};
 use crate::dispatch::{Action, Event, Posted, TaskState, Transition};
 use crate::store::{IdempotencyKey, StoreError};
 
@@ -60,7 +62,7 @@ impl Batch {
     }
 }
 
-impl Engine {
+impl<L: Ledger> Engine<L> {
     /// Turns a command into an event, or answers it where it only asks.
     pub(super) async fn take(&mut self, batch: &mut Batch, command: Command) -> Result<(), StoreError> {
         batch.commands += 1;
@@ -71,12 +73,12 @@ impl Engine {
                     return Ok(());
                 }
                 // The registration may have ended, or changed, while the agent was proving who it is.
-                let Some(record) = self.store.agent(&connected.agent_id).await? else {
+                let Some(record) = self.ledger.agent(&connected.agent_id).await? else {
                     let _ = reply.send(false);
                     return Ok(());
                 };
                 connected.mode = record.mode;
-                let session = Session { outbound, connected_at: wall_clock() };
+                let session = Session { outbound, connected_at: self.ledger.wall_clock() };
                 self.sessions.insert(connected.session.clone(), session);
                 self.feed(batch, Event::AgentConnected(connected));
                 batch.replies.push(Reply::Connected(reply));
@@ -129,7 +131,7 @@ impl Engine {
                 self.held = Some(Command::Post { task, reply });
                 return Ok(());
             }
-            if let Some(used) = self.store.idempotency_key(&key.token_id, &key.key).await? {
+            if let Some(used) = self.ledger.idempotency_key(&key.token_id, &key.key).await? {
                 let is_same = used.body_hash == key.body_hash;
                 let posting = if is_same { Posting::Repeated(used.task_id) } else { Posting::KeyReused };
                 batch.replies.push(Reply::Posted(reply, posting));
@@ -151,7 +153,7 @@ impl Engine {
     pub(super) async fn carry_out(&mut self, batch: Batch) -> Result<(), StoreError> {
         let Batch { transitions, keys, effects, replies, .. } = batch;
         if !transitions.is_empty() || !keys.is_empty() {
-            self.store.commit(wall_clock(), &transitions, &keys).await?;
+            self.commit(&transitions, &keys).await?;
         }
         for effect in effects {
             self.effect(effect).await?;
@@ -163,6 +165,15 @@ impl Engine {
             self.tell_watchers(transition);
         }
         Ok(())
+    }
+
+    pub(super) async fn commit(
+        &mut self,
+        transitions: &[Transition],
+        keys: &[IdempotencyKey],
+    ) -> Result<(), StoreError> {
+        self.stamped = Instant::now();
+        self.ledger.commit(self.stamp(), transitions, keys).await
     }
 
     async fn effect(&mut self, effect: Action) -> Result<(), StoreError> {
@@ -177,7 +188,7 @@ impl Engine {
                 }
             }
             Action::Recall { session, result } => {
-                let record = self.store.past_attempt(&result.attempt).await?;
+                let record = self.ledger.past_attempt(&result.attempt).await?;
                 self.pending.push_back(Event::Recalled { session, result, record });
             }
             Action::Progress(progress) => {

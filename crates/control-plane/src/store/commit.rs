@@ -1,11 +1,14 @@
 //! One transaction for a batch of the dispatcher's transitions.
 
+use std::time::Duration;
+
 use sortie_protocol::AttemptId;
 use sqlx::{Sqlite as Database, Transaction};
 
 use super::records::{to_text, word};
 use super::{IdempotencyKey, Millis, Sqlite, StoreError};
 use crate::dispatch::{Connected, TaskState, Transition};
+use crate::engine::Stamp;
 
 /// The transaction takes the write lock at its beginning, so that it never fails in its middle over it.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -15,13 +18,13 @@ type Tx = Transaction<'static, Database>;
 impl Sqlite {
     pub(super) async fn commit(
         &self,
-        now: Millis,
+        at: Stamp,
         transitions: &[Transition],
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
         let mut tx = self.writer.begin_with(BEGIN).await?;
         for transition in transitions {
-            apply(&mut tx, now, transition).await?;
+            apply(&mut tx, at, transition).await?;
         }
         for key in keys {
             sqlx::query(
@@ -34,14 +37,39 @@ impl Sqlite {
             .execute(&mut *tx)
             .await?;
         }
+        sqlx::query(
+            "INSERT INTO clock (id, elapsed, wall) VALUES (1, ?, ?) \
+             ON CONFLICT (id) DO UPDATE SET elapsed = excluded.elapsed, wall = excluded.wall",
+        )
+        .bind(millis(at.elapsed))
+        .bind(at.wall)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(())
     }
+
+    pub(super) async fn last_stamp(&self) -> Result<Option<Stamp>, StoreError> {
+        let row: Option<(Millis, Millis)> =
+            sqlx::query_as("SELECT elapsed, wall FROM clock").fetch_optional(&self.readers).await?;
+        Ok(row.map(|(elapsed, wall)| Stamp { wall, elapsed: duration(elapsed) }))
+    }
 }
 
-async fn apply(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+/// A duration as it is kept.
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// A kept duration.
+pub(super) fn duration(millis: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+async fn apply(tx: &mut Tx, at: Stamp, transition: &Transition) -> Result<(), StoreError> {
+    let now = at.wall;
     match transition {
-        Transition::TaskPosted { .. } => task_posted(tx, now, transition).await,
+        Transition::TaskPosted { .. } => task_posted(tx, at, transition).await,
         Transition::AttemptOffered { attempt, agent_id, agent_name } => {
             sqlx::query(
                 "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) \
@@ -115,16 +143,19 @@ async fn set_state(tx: &mut Tx, task_id: &str, state: TaskState) -> Result<(), S
     Ok(())
 }
 
-async fn task_posted(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+async fn task_posted(tx: &mut Tx, at: Stamp, transition: &Transition) -> Result<(), StoreError> {
     let Transition::TaskPosted { task_id, bytes, spec } = transition else { return Ok(()) };
-    sqlx::query("INSERT INTO tasks (id, kind, spec, state, created_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(task_id)
-        .bind(word(&spec.kind))
-        .bind(&**bytes)
-        .bind(word(&TaskState::Queued))
-        .bind(now)
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO tasks (id, kind, spec, state, created_at, posted_elapsed) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(task_id)
+    .bind(word(&spec.kind))
+    .bind(&**bytes)
+    .bind(word(&TaskState::Queued))
+    .bind(at.wall)
+    .bind(millis(at.elapsed))
+    .execute(&mut **tx)
+    .await?;
     for (key, value) in &spec.labels {
         sqlx::query("INSERT INTO task_labels (task_id, key, value) VALUES (?, ?, ?)")
             .bind(task_id)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sortie_protocol::AttemptId;
 use sqlx::{FromRow, QueryBuilder, Sqlite as Database};
 
+use super::commit::duration;
 use super::records::{from_text, from_word, word};
 use super::{AttemptRecord, IdempotencyKey, Millis, Sqlite, StoreError, TaskFilter, TaskRecord};
 use crate::dispatch::{PastAttempt, Posted, RestoredAttempt, RestoredTask};
@@ -23,6 +24,7 @@ struct TaskRow {
     result: Option<String>,
     created_at: Millis,
     completed_at: Option<Millis>,
+    posted_elapsed: Millis,
 }
 
 #[derive(FromRow)]
@@ -104,7 +106,7 @@ impl Sqlite {
         })
     }
 
-    pub(super) async fn live_tasks(&self, now: Millis) -> Result<Vec<RestoredTask>, StoreError> {
+    pub(super) async fn live_tasks(&self, elapsed: Duration) -> Result<Vec<RestoredTask>, StoreError> {
         // One read transaction, so that no task changes between the two questions.
         let mut tx = self.readers.begin().await?;
         let rows: Vec<TaskRow> =
@@ -125,7 +127,7 @@ impl Sqlite {
         rows.into_iter()
             .map(|row| {
                 let attempts = by_task.remove(&row.id).unwrap_or_default();
-                restored_task(now, row, attempts)
+                restored_task(elapsed, row, attempts)
             })
             .collect()
     }
@@ -187,18 +189,17 @@ fn restored_attempt(row: AttemptRow) -> RestoredAttempt {
 }
 
 fn restored_task(
-    now: Millis,
+    elapsed: Duration,
     row: TaskRow,
     attempts: Vec<RestoredAttempt>,
 ) -> Result<RestoredTask, StoreError> {
-    // A clock that was set back makes a task young again and never makes it expire early.
-    let waited = u64::try_from(now.saturating_sub(row.created_at)).unwrap_or(0);
+    let waited = elapsed.saturating_sub(duration(row.posted_elapsed));
     let posted = Posted {
         id: row.id,
         spec: Arc::new(from_text("task", &row.spec)?),
         bytes: Arc::from(row.spec.as_str()),
     };
-    Ok(RestoredTask { posted, waited: Duration::from_millis(waited), cancel: row.cancel_reason, attempts })
+    Ok(RestoredTask { posted, waited, cancel: row.cancel_reason, attempts })
 }
 
 #[cfg(test)]
