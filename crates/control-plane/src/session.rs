@@ -12,10 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Duration, Instant, interval_at, sleep_until, timeout};
 
 use crate::admission::{Refusal, admit};
-use crate::engine::{EngineHandle, Outbound};
+use crate::engine::{EngineHandle, Ledger, Outbound};
 use crate::identity::{new_id, new_nonce};
 use crate::settings::{Limits, Times};
-use crate::store::Store;
 
 /// How long a session that was told its end may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,9 +50,9 @@ pub enum Outgoing {
 
 /// What a session needs of the rest.
 #[derive(Debug)]
-pub struct SessionContext {
+pub struct SessionContext<L> {
     /// Where agents are looked up.
-    pub store: Store,
+    pub store: L,
     /// Where messages go.
     pub engine: EngineHandle,
     /// The base URLs that agents may dial beside the one of their enrollment.
@@ -102,8 +101,9 @@ pub enum SessionEnd {
 }
 
 /// Runs a session to its end.
-pub async fn run<R, W>(reader: R, writer: W, context: SessionContext) -> SessionEnd
+pub async fn run<R, W, L>(reader: R, writer: W, context: SessionContext<L>) -> SessionEnd
 where
+    L: Ledger,
     R: Stream<Item = Incoming> + Unpin + Send,
     W: Sink<Outgoing> + Unpin + Send,
 {
