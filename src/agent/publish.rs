@@ -5,10 +5,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::journal::Journal;
+use crate::journal::Store;
+use crate::runner::Work;
 use crate::status::{Attempt, Ended, Mode, Moment};
 
-impl<J: Journal> Agent<J> {
+impl<S: Store, W: Work> Agent<S, W> {
     /// Publishes what the session and the runner hold. It is done each time the loop has come around.
     pub(super) fn publish(&self) {
         let is_open = self.session.is_open();

@@ -43,6 +43,8 @@ pub enum Outbound {
 }
 
 struct Session {
+    /// Counts sessions, for an order that is the same in every run.
+    number: u64,
     outbound: mpsc::Sender<Outbound>,
     connected_at: Millis,
 }
@@ -59,6 +61,7 @@ struct Engine<L> {
     stamped: Instant,
     dispatcher: Dispatcher,
     sessions: BTreeMap<String, Session>,
+    session_count: u64,
     /// Events that follow from what was just carried out.
     pending: VecDeque<Event>,
     /// Transitions that wait for the next commit, and since when. Nobody was told of them.
@@ -103,6 +106,7 @@ pub fn prepare<L: Ledger>(
         elapsed_before: None,
         stamped: Instant::now(),
         sessions: BTreeMap::new(),
+        session_count: 0,
         pending: VecDeque::new(),
         deferred: Vec::new(),
         deferred_at: Instant::now(),
@@ -249,7 +253,9 @@ impl<L: Ledger> Engine<L> {
 
     fn end_sessions(&mut self, message: &str, spread: Duration) {
         let count = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
-        for (position, session) in (0_u32..).zip(std::mem::take(&mut self.sessions).into_values()) {
+        let mut sessions: Vec<_> = std::mem::take(&mut self.sessions).into_values().collect();
+        sessions.sort_by_key(|session| session.number);
+        for (position, session) in (0_u32..).zip(sessions) {
             let after = spread * position / count;
             let goaway = Goaway {
                 reason: GoawayReason::Shutdown,

@@ -176,11 +176,10 @@ where
         let mut ping = interval_at(Instant::now() + self.times.ping, self.times.ping);
         let mut heard = Instant::now();
         loop {
+            // In this order, so that a run that is repeated with the same seed goes the same way.
             let step = tokio::select! {
-                incoming = self.reader.next() => {
-                    heard = Instant::now();
-                    self.take(session, engine, incoming.unwrap_or(Incoming::Closed)).await
-                }
+                biased;
+                _ = ping.tick() => self.write(Outgoing::Ping).await,
                 outbound = messages.recv() => match outbound {
                     Some(Outbound::Message(message)) => self.send(&message).await,
                     Some(Outbound::Close(goaway)) => {
@@ -190,7 +189,10 @@ where
                     }
                     None => Err(SessionEnd::Stopping),
                 },
-                _ = ping.tick() => self.write(Outgoing::Ping).await,
+                incoming = self.reader.next() => {
+                    heard = Instant::now();
+                    self.take(session, engine, incoming.unwrap_or(Incoming::Closed)).await
+                }
                 () = sleep_until(heard + self.times.dead_after) => Err(SessionEnd::Silent),
             };
             if let Err(end) = step {

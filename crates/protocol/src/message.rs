@@ -105,6 +105,25 @@ pub enum ControlMessage {
     Error(ProtocolError),
 }
 
+impl ControlMessage {
+    /// The name of its type.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Challenge(_) => "challenge",
+            Self::Welcome(_) => "welcome",
+            Self::Offer(_) => "offer",
+            Self::Renewed { .. } => "renewed",
+            Self::Cancel { .. } => "cancel",
+            Self::ResultAck { .. } => "result_ack",
+            Self::Pause { .. } => "pause",
+            Self::Resume {} => "resume",
+            Self::Drain { .. } => "drain",
+            Self::Goaway(_) => "goaway",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
 impl Message for AgentMessage {
     const TYPES: &'static [&'static str] =
         &["hello", "accept", "reject", "start", "progress", "renew", "result", "credit", "drain", "error"];

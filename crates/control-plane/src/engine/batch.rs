@@ -90,7 +90,9 @@ impl<L: Ledger> Engine<L> {
                     return Ok(());
                 };
                 connected.mode = record.mode;
-                let session = Session { outbound, connected_at: self.ledger.wall_clock() };
+                self.session_count += 1;
+                let (number, connected_at) = (self.session_count, self.ledger.wall_clock());
+                let session = Session { number, outbound, connected_at };
                 self.sessions.insert(connected.session.clone(), session);
                 self.feed(batch, Event::AgentConnected(connected));
                 batch.replies.push(Reply::Connected(reply));
