@@ -228,6 +228,7 @@ impl Session {
             max_tasks: self.profile.max_tasks,
             running: self.attempts.ids(),
             unacknowledged: self.unacknowledged.clone(),
+            lost: Vec::new(),
         };
         self.phase = Phase::AwaitingWelcome;
         actions.push(Action::Send(Box::new(AgentMessage::Hello(hello))));

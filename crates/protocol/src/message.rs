@@ -163,6 +163,19 @@ pub struct Hello {
     /// Attempts whose results have not been acknowledged; the results follow once the session is open.
     #[serde(default)]
     pub unacknowledged: Vec<AttemptId>,
+    /// Attempts that a restart of the agent or of its host ended. They will never have a result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostAttempt>,
+}
+
+/// An attempt that ended with the process that was at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LostAttempt {
+    /// Which one.
+    #[serde(flatten)]
+    pub attempt: AttemptId,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The session is open.
