@@ -11,5 +11,5 @@ ALTER TABLE tasks ADD COLUMN posted_elapsed BIGINT NOT NULL DEFAULT 0;
 -- The result of an attempt after which its task went on to another agent. It becomes the task's where none is left.
 ALTER TABLE attempts ADD COLUMN result TEXT;
 
--- Old tasks go in the order in which they were completed.
-CREATE INDEX tasks_completed ON tasks (completed_at) WHERE state = 'completed';
+-- What goes with a task that is removed is found without reading every key.
+CREATE INDEX idempotency_keys_task ON idempotency_keys (task_id);

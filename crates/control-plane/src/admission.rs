@@ -102,6 +102,7 @@ pub async fn admit<L: Ledger>(
         mode: agent.mode,
         running: hello.running,
         unacknowledged: hello.unacknowledged,
+        lost: hello.lost,
     })
 }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::dispatch::{Dispatcher, Event};
+use crate::dispatch::{Dispatcher, Event, Transition};
 use crate::settings::{Limits, Times};
 use crate::store::{Millis, StoreError};
 
@@ -61,6 +61,11 @@ struct Engine<L> {
     sessions: BTreeMap<String, Session>,
     /// Events that follow from what was just carried out.
     pending: VecDeque<Event>,
+    /// Transitions that wait for the next commit, and since when. Nobody was told of them.
+    deferred: Vec<Transition>,
+    deferred_at: Instant,
+    /// When completed tasks are to be pruned next.
+    prune_at: Instant,
     /// A command that must see the commit of the one before it.
     held: Option<Command>,
     events: broadcast::Sender<TaskEvent>,
@@ -99,6 +104,9 @@ pub fn prepare<L: Ledger>(
         stamped: Instant::now(),
         sessions: BTreeMap::new(),
         pending: VecDeque::new(),
+        deferred: Vec::new(),
+        deferred_at: Instant::now(),
+        prune_at: Instant::now(),
         held: None,
         events,
         ready,
@@ -152,6 +160,7 @@ impl<L: Ledger> Engine<L> {
     ) -> Result<(), StoreError> {
         self.dispatcher = Dispatcher::new(self.times.clone(), self.limits.clone(), env!("CARGO_PKG_VERSION"));
         self.pending.clear();
+        self.deferred.clear();
         if self.elapsed_before.is_none() {
             let last = self.ledger.last_stamp().await?;
             let elapsed = Stamp::resumed(last, self.ledger.wall_clock());
@@ -162,6 +171,8 @@ impl<L: Ledger> Engine<L> {
         tracing::info!(tasks.live = tasks.len(), "the dispatcher is ready");
         self.dispatcher.restore(self.now(), tasks);
         self.dispatcher.expect(self.now(), agents.iter().map(|agent| (agent.candidate(), agent.mode)));
+        // What follows from both comes with the first event.
+        self.pending.push_back(Event::Tick);
         self.ready.send_replace(true);
         loop {
             let mut batch = Batch::default();
@@ -175,11 +186,12 @@ impl<L: Ledger> Engine<L> {
                 // In this order, so that a run that is repeated with the same seed goes the same way.
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return Ok(()),
+                    () = stop.cancelled() => return self.commit(Vec::new(), &[]).await,
                     () = until(self.dispatcher.next_deadline().map(|at| self.started + at)) => {
                         self.feed(&mut batch, Event::Tick);
                     }
-                    () = until(self.stamp_due()) => self.commit(&[], &[]).await?,
+                    () = until(self.write_due()) => self.commit(Vec::new(), &[]).await?,
+                    () = until(self.prune_due()) => self.prune().await?,
                     command = commands.recv() => {
                         let Some(command) = command else { return Ok(()) };
                         self.take(&mut batch, command).await?;
@@ -203,10 +215,30 @@ impl<L: Ledger> Engine<L> {
         Stamp { wall: self.ledger.wall_clock(), elapsed }
     }
 
-    /// When a stamp is to be written though nothing else is: while tasks wait, so that a clock that is set
-    /// meanwhile does not pass for a pause of the server's.
-    fn stamp_due(&self) -> Option<Instant> {
+    /// When something is to be written though nothing else is: transitions that nobody waits for; and a stamp,
+    /// while tasks wait, so that a clock that is set meanwhile does not pass for a pause of the server's.
+    fn write_due(&self) -> Option<Instant> {
+        if !self.deferred.is_empty() {
+            return Some(self.deferred_at + self.times.write_behind);
+        }
         (self.dispatcher.live_tasks() > 0).then(|| self.stamped + self.times.stamp)
+    }
+
+    fn prune_due(&self) -> Option<Instant> {
+        (!self.times.task_life.is_zero()).then_some(self.prune_at)
+    }
+
+    /// Removes old tasks, a few at a time, so that no client waits for long behind it.
+    async fn prune(&mut self) -> Result<(), StoreError> {
+        let limit = self.limits.prune_batch;
+        let pruned = match self.stamp().elapsed.checked_sub(self.times.task_life) {
+            Some(posted_before) => self.ledger.prune_tasks(posted_before, limit).await?,
+            None => 0,
+        };
+        let is_more = pruned >= u64::from(limit);
+        let pause = if is_more { self.times.prune_pause } else { self.times.prune };
+        self.prune_at = Instant::now() + pause;
+        Ok(())
     }
 
     /// Hands one event to the dispatcher.

@@ -119,6 +119,15 @@ impl Store {
         behind!(self.live_tasks(elapsed))
     }
 
+    /// Removes tasks that are completed and were posted before `posted_before` of a stamp's `elapsed`, the oldest
+    /// first and `limit` at the most, with their attempts, labels and idempotency keys. Says how many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn prune_tasks(&self, posted_before: Duration, limit: u32) -> Result<u64, StoreError> {
+        behind!(self.prune_tasks(posted_before, limit))
+    }
+
     /// What is known of an attempt.
     ///
     /// # Errors

@@ -52,6 +52,18 @@ impl Batch {
         })
     }
 
+    /// Whether nobody waits for its commit: an attempt has started, and nothing is answered. Where such a start is
+    /// lost with the process, the attempt counts as offered, and its agent tells when it is back.
+    fn may_wait(&self) -> bool {
+        let is_told_nobody = |effect: &Action| !matches!(effect, Action::Send { .. } | Action::Close { .. });
+        let is_start = |transition: &Transition| matches!(transition, Transition::AttemptStarted { .. });
+        !self.transitions.is_empty()
+            && self.transitions.iter().all(is_start)
+            && self.keys.is_empty()
+            && self.replies.is_empty()
+            && self.effects.iter().all(is_told_nobody)
+    }
+
     pub(super) fn add(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -151,9 +163,15 @@ impl<L: Ledger> Engine<L> {
 
     /// Commits, and then does everything else.
     pub(super) async fn carry_out(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let may_wait = batch.may_wait();
         let Batch { transitions, keys, effects, replies, .. } = batch;
-        if !transitions.is_empty() || !keys.is_empty() {
-            self.commit(&transitions, &keys).await?;
+        if may_wait {
+            if self.deferred.is_empty() {
+                self.deferred_at = Instant::now();
+            }
+            self.deferred.extend(transitions);
+        } else if !transitions.is_empty() || !keys.is_empty() {
+            self.commit(transitions, &keys).await?;
         }
         for effect in effects {
             self.effect(effect).await?;
@@ -161,19 +179,23 @@ impl<L: Ledger> Engine<L> {
         for reply in replies {
             reply.give();
         }
-        for transition in &transitions {
-            self.tell_watchers(transition);
-        }
         Ok(())
     }
 
+    /// Makes durable what has waited for that, and this after it.
     pub(super) async fn commit(
         &mut self,
-        transitions: &[Transition],
+        transitions: Vec<Transition>,
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
         self.stamped = Instant::now();
-        self.ledger.commit(self.stamp(), transitions, keys).await
+        let mut all = std::mem::take(&mut self.deferred);
+        all.extend(transitions);
+        self.ledger.commit(self.stamp(), &all, keys).await?;
+        for transition in &all {
+            self.tell_watchers(transition);
+        }
+        Ok(())
     }
 
     async fn effect(&mut self, effect: Action) -> Result<(), StoreError> {

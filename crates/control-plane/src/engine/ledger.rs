@@ -104,6 +104,20 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// The ledger's.
     fn rename_agent(&self, id: &str, name: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// Removes tasks that are completed and were posted before `posted_before` of a stamp's `elapsed`, `limit` at
+    /// the most. Says how many. A ledger may keep everything.
+    ///
+    /// # Errors
+    /// The ledger's.
+    fn prune_tasks(
+        &self,
+        posted_before: Duration,
+        limit: u32,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        let _ = (posted_before, limit);
+        std::future::ready(Ok(0))
+    }
+
     /// The present time by the clock of the wall, as it goes into stamps.
     fn wall_clock(&self) -> Millis {
         wall_clock()
@@ -126,6 +140,10 @@ impl Ledger for Store {
 
     async fn live_tasks(&self, elapsed: Duration) -> Result<Vec<RestoredTask>, StoreError> {
         Store::live_tasks(self, elapsed).await
+    }
+
+    async fn prune_tasks(&self, posted_before: Duration, limit: u32) -> Result<u64, StoreError> {
+        Store::prune_tasks(self, posted_before, limit).await
     }
 
     async fn past_attempt(&self, attempt: &AttemptId) -> Result<Option<PastAttempt>, StoreError> {

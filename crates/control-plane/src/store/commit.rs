@@ -1,5 +1,6 @@
 //! One transaction for a batch of the dispatcher's transitions.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sortie_protocol::AttemptId;
@@ -23,8 +24,15 @@ impl Sqlite {
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
         let mut tx = self.writer.begin_with(BEGIN).await?;
-        for transition in transitions {
+        let last = last_states(transitions);
+        for (index, transition) in transitions.iter().enumerate() {
             apply(&mut tx, at, transition).await?;
+            // A task often changes its state several times within one batch, and only the last of them is seen.
+            if let Some((task_id, state)) = state_after(transition)
+                && last.get(task_id) == Some(&index)
+            {
+                set_state(&mut tx, task_id, state).await?;
+            }
         }
         for key in keys {
             sqlx::query(
@@ -56,8 +64,28 @@ impl Sqlite {
     }
 }
 
+/// The transition of each task that leaves it in its last state.
+fn last_states(transitions: &[Transition]) -> HashMap<&str, usize> {
+    let states = transitions.iter().enumerate().filter_map(|(index, transition)| match transition {
+        Transition::TaskCompleted { task_id, .. } => Some((task_id.as_str(), index)),
+        Transition::TaskCancelling { task_id, .. } => Some((task_id.as_str(), index)),
+        _ => state_after(transition).map(|(task_id, _)| (task_id, index)),
+    });
+    states.collect()
+}
+
+/// The state in which a transition leaves its task, where it does nothing else to the task's own row.
+fn state_after(transition: &Transition) -> Option<(&str, TaskState)> {
+    match transition {
+        Transition::AttemptOffered { attempt, .. } => Some((&attempt.task_id, TaskState::Offered)),
+        Transition::AttemptStarted { attempt } => Some((&attempt.task_id, TaskState::Running)),
+        Transition::TaskQueued { task_id } => Some((task_id, TaskState::Queued)),
+        _ => None,
+    }
+}
+
 /// A duration as it is kept.
-fn millis(duration: Duration) -> Millis {
+pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
@@ -82,7 +110,7 @@ async fn apply(tx: &mut Tx, at: Stamp, transition: &Transition) -> Result<(), St
             .bind(now)
             .execute(&mut **tx)
             .await?;
-            set_state(tx, &attempt.task_id, TaskState::Offered).await
+            Ok(())
         }
         Transition::AttemptStarted { attempt } => attempt_started(tx, now, attempt).await,
         Transition::AttemptEnded { .. } => attempt_ended(tx, now, transition).await,
@@ -95,7 +123,7 @@ async fn apply(tx: &mut Tx, at: Stamp, transition: &Transition) -> Result<(), St
                 .await?;
             Ok(())
         }
-        Transition::TaskQueued { task_id } => set_state(tx, task_id, TaskState::Queued).await,
+        Transition::TaskQueued { .. } => Ok(()),
         Transition::TaskCancelling { task_id, reason } => {
             sqlx::query("UPDATE tasks SET state = ?, cancel_reason = ? WHERE id = ?")
                 .bind(word(&TaskState::Cancelling))
@@ -174,18 +202,20 @@ async fn attempt_started(tx: &mut Tx, now: Millis, attempt: &AttemptId) -> Resul
         .bind(attempt.attempt)
         .execute(&mut **tx)
         .await?;
-    set_state(tx, &attempt.task_id, TaskState::Running).await
+    Ok(())
 }
 
 async fn attempt_ended(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
-    let Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted } = transition
+    let Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted, passed_on } =
+        transition
     else {
         return Ok(());
     };
     let diagnosis = diagnosis.as_ref().map(|it| to_text("diagnosis", it)).transpose()?;
+    let passed_on = passed_on.as_ref().map(|it| to_text("result", it)).transpose()?;
     sqlx::query(
         "UPDATE attempts SET ended_at = ?, outcome = ?, diagnosis = ?, reason = ?, by_result = ?, \
-         counted = ? WHERE task_id = ? AND number = ?",
+         counted = ?, result = ? WHERE task_id = ? AND number = ?",
     )
     .bind(now)
     .bind(word(outcome))
@@ -193,6 +223,7 @@ async fn attempt_ended(tx: &mut Tx, now: Millis, transition: &Transition) -> Res
     .bind(reason)
     .bind(by_result)
     .bind(counted)
+    .bind(passed_on)
     .bind(&attempt.task_id)
     .bind(attempt.attempt)
     .execute(&mut **tx)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sortie_protocol::AttemptId;
 use sqlx::{FromRow, QueryBuilder, Sqlite as Database};
 
-use super::commit::duration;
+use super::commit::{duration, millis};
 use super::records::{from_text, from_word, word};
 use super::{AttemptRecord, IdempotencyKey, Millis, Sqlite, StoreError, TaskFilter, TaskRecord};
 use crate::dispatch::{PastAttempt, Posted, RestoredAttempt, RestoredTask};
@@ -41,6 +41,7 @@ struct AttemptRow {
     reason: Option<String>,
     by_result: bool,
     counted: bool,
+    result: Option<String>,
 }
 
 /// The statement for a list. It names only what is asked for, so that an index serves it.
@@ -122,7 +123,7 @@ impl Sqlite {
         tx.commit().await?;
         let mut by_task: HashMap<String, Vec<RestoredAttempt>> = HashMap::new();
         for attempt in attempts {
-            by_task.entry(attempt.task_id.clone()).or_default().push(restored_attempt(attempt));
+            by_task.entry(attempt.task_id.clone()).or_default().push(restored_attempt(attempt)?);
         }
         rows.into_iter()
             .map(|row| {
@@ -130,6 +131,19 @@ impl Sqlite {
                 restored_task(elapsed, row, attempts)
             })
             .collect()
+    }
+
+    pub(super) async fn prune_tasks(&self, posted_before: Duration, limit: u32) -> Result<u64, StoreError> {
+        // Tasks stand by the time of their posts, so that the first ones tell whether any is old enough.
+        let done = sqlx::query(
+            "DELETE FROM tasks WHERE seq IN (SELECT seq FROM (SELECT seq, posted_elapsed FROM tasks \
+             WHERE state = 'completed' ORDER BY seq LIMIT ?) WHERE posted_elapsed < ?)",
+        )
+        .bind(limit)
+        .bind(millis(posted_before))
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected())
     }
 
     pub(super) async fn past_attempt(&self, attempt: &AttemptId) -> Result<Option<PastAttempt>, StoreError> {
@@ -176,8 +190,8 @@ fn attempt_record(row: AttemptRow) -> Result<AttemptRecord, StoreError> {
     })
 }
 
-fn restored_attempt(row: AttemptRow) -> RestoredAttempt {
-    RestoredAttempt {
+fn restored_attempt(row: AttemptRow) -> Result<RestoredAttempt, StoreError> {
+    Ok(RestoredAttempt {
         number: row.number,
         agent_id: row.agent_id,
         agent_name: row.agent_name,
@@ -185,7 +199,9 @@ fn restored_attempt(row: AttemptRow) -> RestoredAttempt {
         ended: row.ended_at.is_some(),
         by_result: row.by_result,
         counted: row.counted,
-    }
+        reason: row.reason,
+        passed_on: row.result.as_deref().map(|it| from_text("result", it)).transpose()?,
+    })
 }
 
 fn restored_task(
