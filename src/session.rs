@@ -13,8 +13,8 @@ pub mod websocket;
 use std::time::Duration;
 
 use sortie_protocol::message::{
-    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, LostAttempt, Offer, ProtocolError, Times,
-    Welcome,
+    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, LostAttempt, Offer, ProtocolError,
+    Times, Welcome,
 };
 use sortie_protocol::{AgentMessage, AttemptId, ControlMessage, identity};
 
@@ -387,7 +387,11 @@ impl Session {
     }
 
     fn free_slots(&self) -> u32 {
-        if self.paused || self.draining || !self.journal_works || self.unacknowledged.len() >= MAX_WAITING_RESULTS {
+        if self.paused
+            || self.draining
+            || !self.journal_works
+            || self.unacknowledged.len() >= MAX_WAITING_RESULTS
+        {
             return 0;
         }
         self.profile.max_tasks.saturating_sub(u32::try_from(self.attempts.occupied()).unwrap_or(u32::MAX))

@@ -194,15 +194,17 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
             set(attempt, "over", None)?;
             let oldest = "DELETE FROM attempts WHERE seq IN \
                           (SELECT seq FROM attempts WHERE state = 'over' ORDER BY seq DESC LIMIT -1 OFFSET ?1)";
-            transaction.prepare_cached(oldest)?.execute([i64::try_from(MAX_PAST_ATTEMPTS).unwrap_or(i64::MAX)]).map(|_| ())
+            transaction
+                .prepare_cached(oldest)?
+                .execute([i64::try_from(MAX_PAST_ATTEMPTS).unwrap_or(i64::MAX)])
+                .map(|_| ())
         }
     }
 }
 
 /// Opens the file, looks whether it is whole, brings it up to date and reads it.
 fn opened(path: &Path) -> Result<(Connection, Kept), OpenError> {
-    let failed =
-        |error: rusqlite::Error| OpenError::Failed { path: path.to_owned(), error: meaning(&error) };
+    let failed = |error: rusqlite::Error| OpenError::Failed { path: path.to_owned(), error: meaning(&error) };
     let damaged = || OpenError::Failed { path: path.to_owned(), error: StoreError::Damaged };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -295,9 +297,13 @@ fn meaning(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged,
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Failed("another program holds it"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            StoreError::Failed("another program holds it")
+        }
         Some(ErrorCode::ReadOnly) => StoreError::Failed("it is read-only"),
-        Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => StoreError::Failed("it may not be opened"),
+        Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            StoreError::Failed("it may not be opened")
+        }
         Some(ErrorCode::SystemIoFailure) => StoreError::Failed("input or output failed"),
         Some(_) => StoreError::Failed("SQLite refused it"),
         // A column that is not of the type that was written: the file was changed by somebody else.

@@ -109,7 +109,9 @@ impl Attempts {
         for renewal in renewals {
             match renewal.decision {
                 Decision::Keep => {
-                    let Some((held, asked)) = self.held.get_mut(&renewal.attempt).zip(asked) else { continue };
+                    let Some((held, asked)) = self.held.get_mut(&renewal.attempt).zip(asked) else {
+                        continue;
+                    };
                     held.until = stop_at(asked, Duration::from_millis(renewal.lease_ms));
                     self.run(&renewal.attempt, actions);
                 }

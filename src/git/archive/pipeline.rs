@@ -55,8 +55,15 @@ pub(super) fn run(
     control: &Control,
     mut take: impl FnMut(Piece) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let state =
-        State { walk, first: 0, pieces: VecDeque::new(), held_bytes: 0, waiting: 0, has_ended: false, is_stopped: false };
+    let state = State {
+        walk,
+        first: 0,
+        pieces: VecDeque::new(),
+        held_bytes: 0,
+        waiting: 0,
+        has_ended: false,
+        is_stopped: false,
+    };
     let shared = Shared { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     std::thread::scope(|scope| {
