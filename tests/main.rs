@@ -25,6 +25,7 @@ mod files;
 mod git_transport;
 mod gitlab;
 mod hostile_control_plane;
+mod journal;
 mod lfs;
 mod mirrors;
 mod proxies;

@@ -1,0 +1,122 @@
+//! What an agent that is killed finds again, and what it tells of what it lost.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use stand_ins::{Fault, RecordedRequest};
+
+use crate::support::agent::Agent;
+use crate::support::control_plane::ControlPlane;
+use crate::support::process::wait_until;
+use crate::support::scene::Scene;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn is_upload_pack(request: &RecordedRequest) -> bool {
+    request.path.ends_with("/git-upload-pack")
+}
+
+/// Submits a clone and waits until its pack has begun to come; it goes on when the fault is cleared.
+fn begin_clone(scene: &Scene, control_plane: &ControlPlane) -> String {
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let id = control_plane.post_task(&scene.clone_task(json!({})));
+    scene.wait_for_request("the clone has begun", is_upload_pack);
+    id
+}
+
+fn attempts(task: &Value) -> &Vec<Value> {
+    task["attempts"].as_array().unwrap()
+}
+
+/// A clone that has ended while its control plane was away, and whose agent was killed then.
+fn ended_unheard(scene: &Scene, control_plane: &mut ControlPlane, agent: &mut Agent) -> String {
+    let id = begin_clone(scene, control_plane);
+    control_plane.kill();
+    scene.server().clear_fault();
+    wait_until("the attempt has ended", LIMIT, || agent.log().contains("an attempt has ended"));
+    agent.kill();
+    id
+}
+
+#[test]
+fn a_result_outlives_an_agent_that_is_killed_before_anybody_heard_it() {
+    let scene = Scene::generated(5_000);
+    let mut control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let id = ended_unheard(&scene, &mut control_plane, &mut agent);
+    control_plane.restart();
+    agent.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    assert_eq!(attempts(&task).len(), 1, "{task:#}");
+    let clones = scene.server().requests().iter().filter(|request| is_upload_pack(request)).count();
+    assert_eq!(clones, 1, "the stored result comes back, and the server is asked once");
+    wait_until("the result is acknowledged", LIMIT, || {
+        let status = crate::support::binary::sortie([
+            "status",
+            "--json",
+            "--config",
+            agent.config().to_str().unwrap(),
+        ]);
+        serde_json::from_str::<Value>(&status.stdout).is_ok_and(|status| status["results_waiting"] == 0)
+    });
+}
+
+#[test]
+fn an_attempt_that_a_killed_agent_ran_is_told_as_lost_and_done_again() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let id = begin_clone(&scene, &control_plane);
+    agent.kill();
+    scene.server().clear_fault();
+    agent.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    let [lost, done] = attempts(&task).as_slice() else { panic!("{task:#}") };
+    assert_eq!((&lost["outcome"], &done["outcome"]), (&"expired".into(), &"succeeded".into()), "{task:#}");
+    assert_eq!(lost["reason"], "the agent was restarted while the attempt ran", "{task:#}");
+}
+
+#[test]
+fn a_task_that_allows_one_attempt_is_dead_when_its_agent_was_killed() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+    let mut task = scene.clone_task(json!({}));
+    task["max_attempts"] = 1.into();
+    let id = control_plane.post_task(&task);
+    scene.wait_for_request("the clone has begun", is_upload_pack);
+    agent.kill();
+    scene.server().clear_fault();
+    agent.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!((task["outcome"].as_str(), attempts(&task).len()), (Some("dead"), 1), "{task:#}");
+    let reason = task["reason"].as_str().unwrap();
+    assert!(reason.contains("the agent was restarted"), "{reason}");
+}
+
+#[test]
+fn a_damaged_journal_is_set_aside_and_the_daemon_works() {
+    let scene = Scene::generated(5_000);
+    let mut control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let id = ended_unheard(&scene, &mut control_plane, &mut agent);
+    let state = agent.directory().join("state");
+    for name in ["journal.db", "journal.db-wal"] {
+        let file = state.join(name);
+        let size = std::fs::metadata(&file).map_or(0, |facts| facts.len());
+        let noise = b"not what it was ".repeat(usize::try_from(size).unwrap() / 16 + 1);
+        std::fs::write(file, noise).unwrap();
+    }
+    control_plane.restart();
+    agent.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!(task["outcome"], "succeeded", "it is done again: {task:#}");
+    assert_eq!(attempts(&task).len(), 2, "{task:#}");
+    assert!(agent.log().contains("the journal is damaged and was set aside"), "{}", agent.log());
+    let names = std::fs::read_dir(state).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("journal.db.damaged-")), "{names:?}");
+}
