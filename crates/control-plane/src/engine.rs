@@ -11,6 +11,8 @@
 mod batch;
 mod command;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;

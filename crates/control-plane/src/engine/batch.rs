@@ -52,16 +52,20 @@ impl Batch {
         })
     }
 
+    /// Whether somebody learns something of it that must be durable by then.
+    fn tells(&self) -> bool {
+        let is_told = |effect: &Action| matches!(effect, Action::Send { .. } | Action::Close { .. });
+        !self.replies.is_empty() || self.effects.iter().any(is_told)
+    }
+
     /// Whether nobody waits for its commit: an attempt has started, and nothing is answered. Where such a start is
     /// lost with the process, the attempt counts as offered, and its agent tells when it is back.
     fn may_wait(&self) -> bool {
-        let is_told_nobody = |effect: &Action| !matches!(effect, Action::Send { .. } | Action::Close { .. });
         let is_start = |transition: &Transition| matches!(transition, Transition::AttemptStarted { .. });
         !self.transitions.is_empty()
             && self.transitions.iter().all(is_start)
             && self.keys.is_empty()
-            && self.replies.is_empty()
-            && self.effects.iter().all(is_told_nobody)
+            && !self.tells()
     }
 
     pub(super) fn add(&mut self, actions: Vec<Action>) {
@@ -165,14 +169,14 @@ impl<L: Ledger> Engine<L> {
 
     /// Commits, and then does everything else.
     pub(super) async fn carry_out(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let may_wait = batch.may_wait();
+        let (may_wait, tells) = (batch.may_wait(), batch.tells());
         let Batch { transitions, keys, effects, replies, .. } = batch;
         if may_wait {
             if self.deferred.is_empty() {
                 self.deferred_at = Instant::now();
             }
             self.deferred.extend(transitions);
-        } else if !transitions.is_empty() || !keys.is_empty() {
+        } else if !transitions.is_empty() || !keys.is_empty() || (tells && !self.deferred.is_empty()) {
             self.commit(transitions, &keys).await?;
         }
         for effect in effects {
