@@ -20,7 +20,8 @@ use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::remote_url::RemoteUrl;
 use crate::runner::{Runner, RunnerEvent};
-use crate::session::websocket::{Incoming, Line, LineError};
+use crate::session::line::{Incoming, Line, LineError};
+use crate::session::transport::{Choice, Transport};
 use crate::session::{Action, CloseReason, Event, Profile, Session};
 use crate::status::Board;
 use crate::systemd::Notifier;
@@ -95,17 +96,19 @@ pub struct Agent<J> {
     backoff: Backoff,
     started: Instant,
     line: Option<Box<Line>>,
+    choice: Choice,
     /// When the line was opened, and when it is to be tried again while there is none.
     opened: Instant,
     retry: Instant,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Box<Line>, LineError>> + Send>>;
+/// A line that is being opened, by this transport.
+type Opening = (Transport, Pin<Box<dyn Future<Output = Result<Box<Line>, LineError>> + Send>>);
 
 /// What woke the loop.
 enum Woken {
     Incoming(Incoming),
-    Opened(Result<Box<Line>, LineError>),
+    Opened(Transport, Result<Box<Line>, LineError>),
     Runner(RunnerEvent),
     Wish(Wish),
     Clock,
@@ -132,6 +135,7 @@ impl<J: Journal> Agent<J> {
             backoff: Backoff::default(),
             started: now,
             line: None,
+            choice: Choice::default(),
             opened: now,
             retry: now,
         }
@@ -142,15 +146,15 @@ impl<J: Journal> Agent<J> {
         let mut opening: Option<Opening> = None;
         let mut drain_by: Option<Instant> = None;
         loop {
-            if self.line.is_none() && opening.is_none() && Instant::now() >= self.retry {
+            if opening.is_none() && self.opens_at().is_some_and(|at| Instant::now() >= at) {
                 opening = Some(self.open());
             }
             let woken = self.wait(&mut opening, &mut wishes, drain_by).await;
             match woken {
                 Woken::Incoming(incoming) => self.incoming(incoming).await,
-                Woken::Opened(result) => {
+                Woken::Opened(transport, result) => {
                     opening = None;
-                    self.opened(result).await;
+                    self.opened(transport, result).await;
                 }
                 Woken::Runner(RunnerEvent::Progressed(progress)) => {
                     self.feed(Event::Progressed(progress)).await
@@ -192,8 +196,8 @@ impl<J: Journal> Agent<J> {
             let last_words = at - LAST_WORDS;
             wake = wake.min(if now < last_words { last_words } else { at });
         }
-        if self.line.is_none() && opening.is_none() {
-            wake = wake.min(self.retry);
+        if opening.is_none() {
+            wake = self.opens_at().map_or(wake, |at| wake.min(at));
         }
         tokio::select! {
             biased;
@@ -203,7 +207,7 @@ impl<J: Journal> Agent<J> {
                 Err(_) => Woken::Wish(Wish::Stop),
             },
             incoming = receive(&mut self.line) => Woken::Incoming(incoming),
-            result = finish(opening) => Woken::Opened(result),
+            (transport, result) = finish(opening) => Woken::Opened(transport, result),
             event = self.runner.next() => Woken::Runner(event),
             () = tokio::time::sleep_until(wake) => Woken::Clock,
         }
@@ -211,19 +215,46 @@ impl<J: Journal> Agent<J> {
 
     fn open(&self) -> Opening {
         let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
-        let url = self.control_plane.url.clone();
-        Box::pin(async move { Line::open(&door, &destination, &url).await.map(Box::new) })
+        let (url, transport) = (self.control_plane.url.clone(), self.choice.next());
+        let open = async move { Line::open(transport, &door, &destination, &url).await.map(Box::new) };
+        (transport, Box::pin(open))
     }
 
-    async fn opened(&mut self, result: Result<Box<Line>, LineError>) {
+    /// When a line is to be opened: where there is none, or where a WebSocket is to be tried beside long polling.
+    fn opens_at(&self) -> Option<Instant> {
+        match self.line {
+            None => Some(self.retry),
+            Some(_) => self.choice.probe_at().map(|at| self.started + at),
+        }
+    }
+
+    async fn opened(&mut self, transport: Transport, result: Result<Box<Line>, LineError>) {
+        let now = self.started.elapsed();
+        match &result {
+            Ok(_) => self.choice.opened(transport, now),
+            Err(error) => self.choice.failed(transport, error.said(), now),
+        }
         match result {
             Ok(line) => {
                 self.opened = Instant::now();
-                self.line = Some(line);
+                let transport = transport.as_str();
+                if self.line.replace(line).is_some() {
+                    // The session that was polled is superseded by this one, which takes up what it had.
+                    tracing::info!(transport, "WebSockets pass again");
+                    self.feed(Event::Closed).await;
+                } else {
+                    tracing::debug!(transport, "the line is open");
+                }
                 self.feed(Event::Opened).await;
             }
+            Err(error) if self.line.is_some() => {
+                tracing::info!(%error, "WebSockets do not pass yet: long polling goes on");
+            }
             Err(error) => {
-                let wait = self.backoff.next(backoff::random());
+                let wait = error.retry_after() + self.backoff.next(backoff::random());
+                if self.choice.next() == Transport::LongPolling {
+                    tracing::warn!("WebSockets do not pass: long polling is tried");
+                }
                 tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "no connection to the control plane");
                 self.board.trouble(&error.to_string());
                 self.retry = Instant::now() + wait;
@@ -324,6 +355,8 @@ impl<J: Journal> Agent<J> {
                     retry_in_s = SLOW_PROBE.as_secs(),
                     "the control plane refuses this agent's identity; enroll again, or have it allowed there"
                 );
+                self.choice.ended();
+                self.board.update(|status| status.identity_refused = true);
                 self.retry = Instant::now() + SLOW_PROBE;
             }
             CloseReason::Goaway(GoawayReason::Superseded, _) => {
@@ -349,6 +382,7 @@ impl<J: Journal> Agent<J> {
     }
 
     fn wait_before_retry(&mut self, at_least: Duration) {
+        self.choice.ended();
         self.backoff.session_ended(self.opened.elapsed());
         self.retry = Instant::now() + at_least + self.backoff.next(backoff::random());
     }
@@ -413,9 +447,9 @@ async fn receive(line: &mut Option<Box<Line>>) -> Incoming {
     }
 }
 
-async fn finish(opening: &mut Option<Opening>) -> Result<Box<Line>, LineError> {
+async fn finish(opening: &mut Option<Opening>) -> (Transport, Result<Box<Line>, LineError>) {
     match opening {
-        Some(opening) => opening.await,
+        Some((transport, opening)) => (*transport, opening.await),
         None => std::future::pending().await,
     }
 }

@@ -7,6 +7,9 @@
 
 mod attempts;
 mod events;
+pub mod line;
+pub mod long_poll;
+pub mod transport;
 pub mod websocket;
 
 use std::time::Duration;

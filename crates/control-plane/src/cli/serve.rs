@@ -56,6 +56,14 @@ pub(super) struct Serve {
     /// How many bytes all artifacts may have together.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().artifacts_total_bytes)]
     artifacts_total_bytes: u64,
+    /// How many agents may begin a session in a second; more are told when to come back.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().handshakes_per_second,
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    handshakes_per_second: u32,
+    /// How often agents and control plane make sure of each other, in seconds. After twice as long without a sign a
+    /// connection counts as dead. Shorter where something in between drops connections that are still.
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = clap::value_parser!(u64).range(1..=300))]
+    ping_seconds: u64,
     /// The form of the log on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -79,11 +87,16 @@ impl Serve {
             artifacts: self.artifacts,
             times: Times {
                 artifact_life: Duration::from_secs(self.artifact_hours * SECONDS_OF_HOUR),
+                ping: Duration::from_secs(self.ping_seconds),
+                dead_after: Duration::from_secs(2 * self.ping_seconds),
                 ..Times::default()
             },
             limits: Limits {
                 artifact_bytes: self.artifact_bytes,
                 artifacts_total_bytes: self.artifacts_total_bytes,
+                handshakes_per_second: self.handshakes_per_second,
+                // Those who are sent away come back at a pace that leaves room for others.
+                reconnects_per_second: self.handshakes_per_second.div_ceil(2),
                 ..Limits::default()
             },
         };
