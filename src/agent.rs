@@ -339,9 +339,14 @@ impl<J: Journal> Agent<J> {
 
     async fn lost(&mut self, what: &str) {
         self.line = None;
-        self.wait_before_retry(Duration::ZERO);
+        let retry_within_ms = self.wait_before_retry(Duration::ZERO).as_millis() as u64;
         let retry_in_ms = self.retry.saturating_duration_since(Instant::now()).as_millis() as u64;
-        tracing::warn!(retry_in_ms, running = self.session.running(), "{what}; running tasks go on");
+        tracing::warn!(
+            retry_in_ms,
+            retry_within_ms,
+            running = self.session.running(),
+            "{what}; running tasks go on"
+        );
         self.board.trouble(what);
         self.feed(Event::Closed).await;
     }
@@ -381,10 +386,13 @@ impl<J: Journal> Agent<J> {
         }
     }
 
-    fn wait_before_retry(&mut self, at_least: Duration) {
+    /// Says when the next try is, and returns the window that was drawn from.
+    fn wait_before_retry(&mut self, at_least: Duration) -> Duration {
         self.choice.ended();
         self.backoff.session_ended(self.opened.elapsed());
+        let window = self.backoff.window();
         self.retry = Instant::now() + at_least + self.backoff.next(backoff::random());
+        window
     }
 
     /// Looks whether draining is over: everything is told, or the time is.

@@ -26,6 +26,7 @@ mod git_transport;
 mod gitlab;
 mod hostile_control_plane;
 mod lfs;
+mod line;
 mod mirrors;
 mod proxies;
 mod published_api;
