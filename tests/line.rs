@@ -118,7 +118,9 @@ fn where_no_websocket_passes_the_agent_polls_and_goes_back_when_one_does() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut proxy = ReverseProxy::start(control_plane.port(), false);
-    let agent = scene.agent("fra1-a").start_through(&control_plane, &proxy.url());
+    // With a mirror a second clone would have nothing to fetch.
+    let plan = scene.agent("fra1-a").with_toml("[mirrors]\nenabled = false\n");
+    let agent = plan.start_through(&control_plane, &proxy.url());
     wait_for_transport(&agent, "long_polling");
     let people = sortie(["status", "--config", agent.config().to_str().unwrap()]).stdout;
     assert!(people.contains("by long polling"), "{people}");
