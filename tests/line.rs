@@ -266,5 +266,5 @@ async fn upgrades_that_are_swallowed_or_cut_without_a_frame_lead_to_long_polling
     let mut stream = next(&listener).await;
     let request = head(&mut stream).await;
     assert!(request.starts_with("POST /agent/v1/poll "), "{request}\n{}", daemon.stderr());
-    assert!(daemon.stderr().contains("long polling is tried"), "{}", daemon.stderr());
+    assert!(daemon.stderr().contains("long polling is tried next"), "{}", daemon.stderr());
 }

@@ -5,10 +5,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::journal::Journal;
+use crate::journal::Store;
+use crate::runner::Work;
 use crate::status::{Attempt, Ended, Mode, Moment};
 
-impl<J: Journal> Agent<J> {
+impl<S: Store, W: Work> Agent<S, W> {
     /// Publishes what the session and the runner hold. It is done each time the loop has come around.
     pub(super) fn publish(&self) {
         let is_open = self.session.is_open();
@@ -17,7 +18,7 @@ impl<J: Journal> Agent<J> {
             (false, true) => Mode::Paused,
             (false, false) => Mode::Running,
         };
-        let transport = self.line.as_ref().filter(|_| is_open).map(|line| line.transport().as_str());
+        let transport = self.line.as_ref().filter(|_| is_open).map(|line| line.kind().as_str());
         let (attempts, results_waiting) = (self.runner.running(), self.session.unacknowledged());
         self.board.update(|status| {
             status.connected = is_open.then(|| status.connected.unwrap_or_else(Moment::now));

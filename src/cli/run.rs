@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::{AccessError, with_secret};
 use super::enroll::{Failure, control_plane, profile, trade};
 use super::{Common, Exit, complain, load_config};
-use crate::agent::{Agent, Ended, Parts, Wish};
+use crate::agent::{Agent, Dialer, Ended, Parts, Wish};
 use crate::artifact::Uploader;
 use crate::backoff::{self, Backoff};
 use crate::config::{self, Config};
@@ -25,7 +25,8 @@ use crate::doctor::{self, Examiner};
 use crate::enroll::EnrollError;
 use crate::git::{self, Mirrors};
 use crate::identity::{self, Identity, IdentityError};
-use crate::journal::MemoryJournal;
+use crate::journal::sqlite::{OpenError, SqliteStore};
+use crate::journal::Journal;
 use crate::policy::Policy;
 use crate::runner::Runner;
 use crate::status::{Board, Daemon, Moment, Status};
@@ -72,6 +73,8 @@ enum StartError {
     Locked(String),
     #[error("libgit2 cannot be set up: {0}")]
     Git(#[from] git::InitializationError),
+    #[error("{0}")]
+    Journal(#[from] OpenError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::ErrorKind),
 }
@@ -126,16 +129,18 @@ async fn serve(
     let control_plane = control_plane(config, &url).await?;
     let destination = control_plane.destination.clone();
     tools.uploads = Some(Uploader::new(Arc::clone(&tools.door), destination, url, &identity));
+    let (store, kept) = SqliteStore::open(&config.agent.state_dir)?;
+    let journal = Journal::new(store, kept);
     let agent = Agent::new(Parts {
-        door: Arc::clone(&tools.door),
-        control_plane,
+        way: Box::new(Dialer::new(Arc::clone(&tools.door), control_plane)),
         profile: profile(&config.agent),
         identity,
         runner: Runner::new(tools, config.max_run),
-        journal: MemoryJournal::default(),
+        journal,
         notifier,
         board,
         drain: config.agent.drain,
+        jitter: Box::new(backoff::random),
     });
     let ended = agent.run(wishes).await;
     tracing::info!(drained = ended == Ended::Drained, "ended");

@@ -13,9 +13,9 @@ use super::{Check, Mark};
 use crate::agent::ControlPlane;
 use crate::dial::{DialError, Door};
 use crate::report::{Diagnosis, StageLog};
+use crate::session::choice::Said;
 use crate::session::line::LineError;
 use crate::session::long_poll::LongPoll;
-use crate::session::transport::Said;
 use crate::session::websocket::WebSocket;
 use crate::task;
 

@@ -1,15 +1,12 @@
-//! The line that carries a session: a WebSocket, or long polling where something in between lets none pass.
+//! What every line has that carries a session: what comes over it, and why there is none.
 
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use sortie_protocol::{AgentMessage, ControlMessage, FrameError, SUBPROTOCOL};
+use sortie_protocol::{ControlMessage, FrameError, SUBPROTOCOL};
 
-use super::long_poll::LongPoll;
-use super::transport::{Said, Transport};
-use super::websocket::WebSocket;
-use crate::dial::{Destination, DialError, Door, HttpError};
-use crate::remote_url::RemoteUrl;
+use super::choice::Said;
+use crate::dial::{DialError, HttpError};
 
 /// How long the opening may take once the connection stands, up to the first message.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,82 +104,6 @@ pub enum Incoming {
     Alive,
     /// The connection is gone.
     Closed,
-}
-
-/// An open line.
-pub enum Line {
-    /// A WebSocket.
-    WebSocket(Box<WebSocket>),
-    /// Requests that wait for messages.
-    LongPolling(Box<LongPoll>),
-}
-
-impl Line {
-    /// Opens a line to the control plane at `base`. Something has come over it when this returns.
-    ///
-    /// # Errors
-    /// See [`LineError`].
-    pub async fn open(
-        transport: Transport,
-        door: &Door,
-        destination: &Destination,
-        base: &RemoteUrl,
-    ) -> Result<Self, LineError> {
-        Ok(match transport {
-            Transport::WebSocket => {
-                Self::WebSocket(Box::new(WebSocket::open(door, destination, base).await?))
-            }
-            Transport::LongPolling => {
-                Self::LongPolling(Box::new(LongPoll::open(door, destination, base).await?))
-            }
-        })
-    }
-
-    /// What carries it.
-    pub fn transport(&self) -> Transport {
-        match self {
-            Self::WebSocket(_) => Transport::WebSocket,
-            Self::LongPolling(_) => Transport::LongPolling,
-        }
-    }
-
-    /// Waits for what comes next. Dropping the future loses nothing.
-    pub async fn receive(&mut self) -> Incoming {
-        match self {
-            Self::WebSocket(line) => line.receive().await,
-            Self::LongPolling(line) => line.receive().await,
-        }
-    }
-
-    /// Sends a message. One that is over the limit for messages is left out, and the log says so.
-    ///
-    /// # Errors
-    /// Where the line is gone or takes nothing any more.
-    pub async fn send(&mut self, message: &AgentMessage) -> Result<(), LineError> {
-        match self {
-            Self::WebSocket(line) => line.send(message).await,
-            Self::LongPolling(line) => line.send(message).await,
-        }
-    }
-
-    /// Asks for a sign of life.
-    ///
-    /// # Errors
-    /// As [`Self::send`].
-    pub async fn ping(&mut self) -> Result<(), LineError> {
-        match self {
-            Self::WebSocket(line) => line.ping().await,
-            Self::LongPolling(line) => line.ping(),
-        }
-    }
-
-    /// Says goodbye, without waiting long for the answer.
-    pub async fn close(self) {
-        match self {
-            Self::WebSocket(line) => line.close().await,
-            Self::LongPolling(line) => line.close().await,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::de::DeserializeOwned;
@@ -20,7 +21,9 @@ use sortie_protocol::polling::{
 };
 use sortie_protocol::{AgentMessage, POLL_PATH, decode, encode};
 
+use super::choice::Kind;
 use super::line::{CLOSE_TIMEOUT, Incoming, LineError, OPEN_TIMEOUT, WRITE_TIMEOUT};
+use super::transport::Transport;
 use crate::backoff;
 use crate::dial::{Destination, Door, HttpClient, read_limited};
 use crate::remote_url::RemoteUrl;
@@ -270,6 +273,28 @@ impl LongPoll {
     fn end(&mut self, error: &LineError) {
         tracing::debug!(%error, "the polled session is gone");
         self.is_over = true;
+    }
+}
+
+impl Transport for LongPoll {
+    fn receive(&mut self) -> BoxFuture<'_, Incoming> {
+        Box::pin(Self::receive(self))
+    }
+
+    fn send<'a>(&'a mut self, message: &'a AgentMessage) -> BoxFuture<'a, Result<(), LineError>> {
+        Box::pin(Self::send(self, message))
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), LineError>> {
+        Box::pin(std::future::ready(Self::ping(self)))
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(Self::close(*self))
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::LongPolling
     }
 }
 

@@ -1,180 +1,45 @@
-//! Which transport carries the session: a pure decision from what became of the tries.
+//! What carries a session: the loop knows it by this alone, so that a simulation's network can take its place.
 
-use std::time::Duration;
+use futures_util::future::BoxFuture;
+use sortie_protocol::AgentMessage;
+use tokio::time::Instant;
 
-/// How many tries in a row must show that something lets no WebSocket pass before long polling is tried.
-pub const BLOCKED_TRIES: u32 = 3;
+use super::choice::Kind;
+use super::line::{Incoming, LineError};
 
-/// How often a WebSocket is tried again while a session is polled.
-pub const PROBE_INTERVAL: Duration = Duration::from_secs(600);
+/// An open connection to the control plane.
+pub trait Transport: Send {
+    /// Waits for what comes next. Dropping the future loses nothing.
+    fn receive(&mut self) -> BoxFuture<'_, Incoming>;
 
-/// What carries a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// A WebSocket.
-    WebSocket,
-    /// Requests that wait for messages.
-    LongPolling,
-}
+    /// Sends a message.
+    fn send<'a>(&'a mut self, message: &'a AgentMessage) -> BoxFuture<'a, Result<(), LineError>>;
 
-impl Transport {
-    /// Its name in `sortie status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WebSocket => "websocket",
-            Self::LongPolling => "long_polling",
-        }
+    /// Asks for a sign of life.
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), LineError>>;
+
+    /// Says goodbye, without waiting long for the answer.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+
+    /// Which one it is, as `sortie status` shows it.
+    fn kind(&self) -> Kind {
+        Kind::WebSocket
     }
 }
 
-/// What a try that failed tells about its transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
-    /// Nothing: the control plane was out of reach, or it answered itself.
-    Nothing,
-    /// Something in between does not let it pass.
-    Blocked,
-}
+/// The way to the control plane.
+pub trait Way: Send {
+    /// Opens a connection. Dropping the future gives it up.
+    fn open(&self) -> BoxFuture<'static, Result<Box<dyn Transport>, LineError>>;
 
-/// The state between tries. It has no clock of its own.
-///
-/// A WebSocket is what is wanted. Where tries to open one show again and again that it does not pass, long polling
-/// is tried, and where that fails as well, the WebSocket again. A polled session that has ended is followed by one
-/// try of a WebSocket, because ways change; so is one that has stood for long.
-#[derive(Debug, Clone, Default)]
-pub struct Choice {
-    /// Tries of a WebSocket that did not pass, since one did.
-    blocked: u32,
-    /// When a WebSocket is to be tried while the session is polled; `None` where it is not.
-    probe_at: Option<Duration>,
-}
+    /// Takes note of what became of an opening.
+    fn opened(&mut self, _result: Result<Kind, &LineError>) {}
 
-impl Choice {
-    /// What is to be tried now.
-    pub fn next(&self) -> Transport {
-        if self.blocked >= BLOCKED_TRIES && self.probe_at.is_none() {
-            Transport::LongPolling
-        } else {
-            Transport::WebSocket
-        }
-    }
+    /// Takes note of the end of the line that was open.
+    fn ended(&mut self) {}
 
-    /// When a WebSocket is to be tried beside the session that is polled.
-    pub fn probe_at(&self) -> Option<Duration> {
-        self.probe_at
-    }
-
-    /// A line is open.
-    pub fn opened(&mut self, transport: Transport, now: Duration) {
-        *self = match transport {
-            Transport::WebSocket => Self::default(),
-            Transport::LongPolling => {
-                Self { blocked: BLOCKED_TRIES, probe_at: Some(now + PROBE_INTERVAL) }
-            }
-        };
-    }
-
-    /// A try has failed.
-    pub fn failed(&mut self, transport: Transport, said: Said, now: Duration) {
-        match (transport, said) {
-            // The session goes on as it is.
-            (Transport::WebSocket, _) if self.probe_at.is_some() => {
-                self.probe_at = Some(now + PROBE_INTERVAL);
-            }
-            (_, Said::Nothing) => {}
-            (Transport::WebSocket, Said::Blocked) => self.blocked = (self.blocked + 1).min(BLOCKED_TRIES),
-            (Transport::LongPolling, Said::Blocked) => self.blocked = BLOCKED_TRIES - 1,
-        }
-    }
-
-    /// The line is gone.
-    pub fn ended(&mut self) {
-        if self.probe_at.take().is_some() {
-            self.blocked = BLOCKED_TRIES - 1;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use Said::{Blocked, Nothing};
-    use Transport::{LongPolling, WebSocket};
-
-    const NOW: Duration = Duration::from_secs(1000);
-
-    /// One that polls.
-    fn polling() -> Choice {
-        let mut choice = Choice::default();
-        for _ in 0..BLOCKED_TRIES {
-            choice.failed(WebSocket, Blocked, NOW);
-        }
-        choice.opened(LongPolling, NOW);
-        choice
-    }
-
-    #[test]
-    fn long_polling_follows_on_three_blocked_tries_and_not_on_an_outage() {
-        let mut choice = Choice::default();
-        for _ in 0..100 {
-            choice.failed(WebSocket, Nothing, NOW);
-            assert_eq!(choice.next(), WebSocket);
-        }
-        for _ in 1..BLOCKED_TRIES {
-            choice.failed(WebSocket, Blocked, NOW);
-            assert_eq!(choice.next(), WebSocket);
-        }
-        choice.failed(WebSocket, Blocked, NOW);
-        assert_eq!(choice.next(), LongPolling);
-    }
-
-    #[test]
-    fn a_websocket_that_passes_starts_the_count_anew() {
-        let mut choice = Choice::default();
-        for _ in 0..5 {
-            choice.failed(WebSocket, Blocked, NOW);
-            choice.failed(WebSocket, Blocked, NOW);
-            choice.opened(WebSocket, NOW);
-            choice.ended();
-            assert_eq!(choice.next(), WebSocket);
-        }
-    }
-
-    #[test]
-    fn where_both_are_blocked_they_take_turns() {
-        let mut choice = Choice::default();
-        for _ in 0..BLOCKED_TRIES {
-            choice.failed(WebSocket, Blocked, NOW);
-        }
-        for _ in 0..3 {
-            assert_eq!(choice.next(), LongPolling);
-            choice.failed(LongPolling, Nothing, NOW);
-            assert_eq!(choice.next(), LongPolling);
-            choice.failed(LongPolling, Blocked, NOW);
-            assert_eq!(choice.next(), WebSocket);
-            choice.failed(WebSocket, Blocked, NOW);
-        }
-    }
-
-    #[test]
-    fn a_polled_session_is_probed_for_a_websocket_every_ten_minutes() {
-        let mut choice = polling();
-        let first = NOW + Duration::from_secs(600);
-        assert_eq!((choice.probe_at(), choice.next()), (Some(first), WebSocket));
-        choice.failed(WebSocket, Nothing, first);
-        assert_eq!(choice.probe_at(), Some(first + PROBE_INTERVAL));
-        choice.failed(WebSocket, Blocked, first + PROBE_INTERVAL);
-        assert_eq!(choice.probe_at(), Some(first + 2 * PROBE_INTERVAL));
-        choice.opened(WebSocket, first + 2 * PROBE_INTERVAL);
-        assert_eq!((choice.probe_at(), choice.next()), (None, WebSocket));
-    }
-
-    #[test]
-    fn a_polled_session_that_ends_is_followed_by_one_try_of_a_websocket() {
-        let mut choice = polling();
-        choice.ended();
-        assert_eq!((choice.probe_at(), choice.next()), (None, WebSocket));
-        choice.failed(WebSocket, Blocked, NOW);
-        assert_eq!(choice.next(), LongPolling);
+    /// When another line is to be tried beside the one that is open; it takes that one's place where it opens.
+    fn probe_at(&self) -> Option<Instant> {
+        None
     }
 }

@@ -1,5 +1,6 @@
 //! The WebSocket that carries a session: opened through the door, bounded in every direction.
 
+use futures_util::future::BoxFuture;
 use futures_util::{SinkExt as _, StreamExt as _};
 use sortie_protocol::frame::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 use sortie_protocol::{AgentMessage, FrameError, SUBPROTOCOL, WEBSOCKET_PATH};
@@ -14,6 +15,7 @@ use super::line::{CLOSE_TIMEOUT, Incoming, LineError, OPEN_TIMEOUT, WRITE_TIMEOU
 use crate::dial::{Destination, Door, Stream};
 use crate::remote_url::RemoteUrl;
 use crate::report::StageLog;
+use crate::session::transport::Transport;
 
 /// How much may wait to be written. Everything of one message fits, and nothing piles up behind it.
 const MAX_WRITE_BUFFER_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
@@ -109,6 +111,24 @@ impl WebSocket {
     async fn write(&mut self, message: Message) -> Result<(), LineError> {
         let written = tokio::time::timeout(WRITE_TIMEOUT, self.stream.send(message)).await;
         written.map_err(|_| LineError::TimedOut)?.map_err(|_| LineError::Broken)
+    }
+}
+
+impl Transport for WebSocket {
+    fn receive(&mut self) -> BoxFuture<'_, Incoming> {
+        Box::pin(Self::receive(self))
+    }
+
+    fn send<'a>(&'a mut self, message: &'a AgentMessage) -> BoxFuture<'a, Result<(), LineError>> {
+        Box::pin(Self::send(self, message))
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), LineError>> {
+        Box::pin(Self::ping(self))
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(Self::close(*self))
     }
 }
 

@@ -64,6 +64,9 @@ pub(super) struct Serve {
     /// connection counts as dead. Shorter where something in between drops connections that are still.
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = clap::value_parser!(u64).range(1..=300))]
     ping_seconds: u64,
+    /// How long a task is kept after it was posted, once it is completed, in days; 0 for ever.
+    #[arg(long, value_name = "DAYS", default_value = "30", value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    task_days: u64,
     /// The form of the log on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -89,6 +92,7 @@ impl Serve {
                 artifact_life: Duration::from_secs(self.artifact_hours * SECONDS_OF_HOUR),
                 ping: Duration::from_secs(self.ping_seconds),
                 dead_after: Duration::from_secs(2 * self.ping_seconds),
+                task_life: Duration::from_secs(self.task_days * 24 * SECONDS_OF_HOUR),
                 ..Times::default()
             },
             limits: Limits {
