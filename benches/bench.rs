@@ -7,7 +7,7 @@
 //! work, not what they measure.
 //!
 //! In reading order: `effort` (how often), `connection` (tests), `daemon` (memory and start), `round_trip` (from POST
-//! to result), `throughput` (tasks a second), `clones` and `archives`, `figure` (what comes out), `turns`, `statistics`, `machine`, `paper` (the table).
+//! to result), `throughput` (tasks a second), `herd` (agents that come back together), `clones` and `archives`, `figure` (what comes out), `turns`, `statistics`, `machine`, `paper` (the table).
 
 // It talks to whoever started it, and like the rigs it may panic with what to do about it.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used)]
@@ -26,6 +26,8 @@ mod daemon;
 mod effort;
 #[path = "bench/figure.rs"]
 mod figure;
+#[path = "bench/herd.rs"]
+mod herd;
 #[path = "bench/machine.rs"]
 mod machine;
 #[path = "bench/paper.rs"]
@@ -87,6 +89,7 @@ impl Group {
                 figures.extend(daemon::measure(effort));
                 figures.extend(round_trip::measure(effort));
                 figures.extend(throughput::measure(effort));
+                figures.extend(herd::measure(effort));
                 let text = paper::text(&paper::table(&figures), &machine::facts(), effort);
                 (figures, text)
             }

@@ -21,8 +21,11 @@ use crate::identity::Identity;
 use crate::journal::{Durability, Journal, Store, StoreError};
 use crate::remote_url::RemoteUrl;
 use crate::runner::{Runner, RunnerEvent, Work};
+use crate::session::choice::{Choice, Kind};
+use crate::session::line::{Incoming, LineError};
+use crate::session::long_poll::LongPoll;
 use crate::session::transport::{Transport, Way};
-use crate::session::websocket::{Incoming, Line, LineError};
+use crate::session::websocket::WebSocket;
 use crate::session::{Action, CloseReason, Effects, Event, Profile, Session};
 use crate::status::Board;
 use crate::systemd::Notifier;
@@ -66,22 +69,54 @@ pub struct ControlPlane {
     pub destination: Destination,
 }
 
-/// The way to a control plane through the door.
+/// The way to a control plane through the door, by a WebSocket or, where none passes, by long polling.
 pub struct Dialer {
-    /// The way out.
-    pub door: Arc<Door>,
-    /// Where it leads.
-    pub control_plane: ControlPlane,
+    door: Arc<Door>,
+    control_plane: ControlPlane,
+    choice: Choice,
+    started: Instant,
+}
+
+impl Dialer {
+    /// A way that has not been gone yet.
+    pub fn new(door: Arc<Door>, control_plane: ControlPlane) -> Self {
+        Self { door, control_plane, choice: Choice::default(), started: Instant::now() }
+    }
 }
 
 impl Way for Dialer {
     fn open(&self) -> Opening {
         let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
         let url = self.control_plane.url.clone();
-        Box::pin(async move {
-            let line = Line::open(&door, &destination, &url).await?;
-            Ok(Box::new(line) as Box<dyn Transport>)
-        })
+        match self.choice.next() {
+            Kind::WebSocket => Box::pin(async move {
+                let line = WebSocket::open(&door, &destination, &url).await?;
+                Ok(Box::new(line) as Box<dyn Transport>)
+            }),
+            Kind::LongPolling => Box::pin(async move {
+                let line = LongPoll::open(&door, &destination, &url).await?;
+                Ok(Box::new(line) as Box<dyn Transport>)
+            }),
+        }
+    }
+
+    fn opened(&mut self, result: Result<Kind, &LineError>) {
+        let (tried, now) = (self.choice.next(), self.started.elapsed());
+        match result {
+            Ok(kind) => self.choice.opened(kind, now),
+            Err(error) => self.choice.failed(tried, error.said(), now),
+        }
+        if tried == Kind::WebSocket && self.choice.next() == Kind::LongPolling {
+            tracing::warn!("WebSockets do not pass: long polling is tried next");
+        }
+    }
+
+    fn ended(&mut self) {
+        self.choice.ended();
+    }
+
+    fn probe_at(&self) -> Option<Instant> {
+        self.choice.probe_at().map(|at| self.started + at)
     }
 }
 
@@ -171,7 +206,7 @@ impl<S: Store, W: Work> Agent<S, W> {
         let mut opening: Option<Opening> = None;
         let mut drain_by: Option<Instant> = None;
         loop {
-            if self.line.is_none() && opening.is_none() && Instant::now() >= self.retry {
+            if opening.is_none() && self.opens_at().is_some_and(|at| Instant::now() >= at) {
                 opening = Some(self.way.open());
             }
             let woken = self.wait(&mut opening, &mut wishes, drain_by).await;
@@ -225,8 +260,8 @@ impl<S: Store, W: Work> Agent<S, W> {
             let last_words = at - LAST_WORDS;
             wake = wake.min(if now < last_words { last_words } else { at });
         }
-        if self.line.is_none() && opening.is_none() {
-            wake = wake.min(self.retry);
+        if opening.is_none() {
+            wake = self.opens_at().map_or(wake, |at| wake.min(at));
         }
         tokio::select! {
             biased;
@@ -242,15 +277,31 @@ impl<S: Store, W: Work> Agent<S, W> {
         }
     }
 
+    /// When a line is to be opened: where there is none, or where another one is to be tried beside it.
+    fn opens_at(&self) -> Option<Instant> {
+        if self.line.is_none() { Some(self.retry) } else { self.way.probe_at() }
+    }
+
     async fn opened(&mut self, result: Result<Box<dyn Transport>, LineError>) {
+        self.way.opened(result.as_ref().map(|line| line.kind()));
         match result {
             Ok(line) => {
                 self.opened = Instant::now();
-                self.line = Some(line);
+                let transport = line.kind().as_str();
+                if self.line.replace(line).is_some() {
+                    // The session before is superseded by this one, which takes up what it had.
+                    tracing::info!(transport, "a better way to the control plane is open");
+                    self.feed(Event::Closed).await;
+                } else {
+                    tracing::debug!(transport, "the line is open");
+                }
                 self.feed(Event::Opened).await;
             }
+            Err(error) if self.line.is_some() => {
+                tracing::info!(%error, "there is no better way to the control plane yet");
+            }
             Err(error) => {
-                let wait = self.backoff.next((self.jitter)());
+                let wait = error.retry_after() + self.backoff.next((self.jitter)());
                 tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "no connection to the control plane");
                 self.board.trouble(&error.to_string());
                 self.retry = Instant::now() + wait;
@@ -395,9 +446,14 @@ impl<S: Store, W: Work> Agent<S, W> {
 
     async fn lost(&mut self, what: &str) {
         self.line = None;
-        self.wait_before_retry(Duration::ZERO);
+        let retry_within_ms = self.wait_before_retry(Duration::ZERO).as_millis() as u64;
         let retry_in_ms = self.retry.saturating_duration_since(Instant::now()).as_millis() as u64;
-        tracing::warn!(retry_in_ms, running = self.session.running(), "{what}; running tasks go on");
+        tracing::warn!(
+            retry_in_ms,
+            retry_within_ms,
+            running = self.session.running(),
+            "{what}; running tasks go on"
+        );
         self.board.trouble(what);
         self.feed(Event::Closed).await;
     }
@@ -411,6 +467,8 @@ impl<S: Store, W: Work> Agent<S, W> {
                     retry_in_s = SLOW_PROBE.as_secs(),
                     "the control plane refuses this agent's identity; enroll again, or have it allowed there"
                 );
+                self.way.ended();
+                self.board.update(|status| status.identity_refused = true);
                 self.retry = Instant::now() + SLOW_PROBE;
             }
             CloseReason::Goaway(GoawayReason::Superseded, _) => {
@@ -435,9 +493,13 @@ impl<S: Store, W: Work> Agent<S, W> {
         }
     }
 
-    fn wait_before_retry(&mut self, at_least: Duration) {
+    /// Says when the next try is, and returns the window that was drawn from.
+    fn wait_before_retry(&mut self, at_least: Duration) -> Duration {
+        self.way.ended();
         self.backoff.session_ended(self.opened.elapsed());
+        let window = self.backoff.window();
         self.retry = Instant::now() + at_least + self.backoff.next((self.jitter)());
+        window
     }
 
     /// Looks whether draining is over: everything is told, or the time is.

@@ -28,6 +28,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// How long the next wait is at the most.
+    pub fn window(&self) -> Duration {
+        self.window
+    }
+
     /// How long to wait now, for a random number from 0 up to 1.
     pub fn next(&mut self, random: f64) -> Duration {
         let wait = self.window.mul_f64(random.clamp(0.0, 1.0));

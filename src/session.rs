@@ -7,6 +7,9 @@
 
 mod attempts;
 mod events;
+pub mod choice;
+pub mod line;
+pub mod long_poll;
 pub mod transport;
 pub mod websocket;
 

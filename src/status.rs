@@ -32,6 +32,10 @@ pub struct Status {
     pub connected: Option<Moment>,
     /// When anything was heard from the control plane, a heartbeat for example.
     pub heard: Option<Instant>,
+    /// What carries the session; `None` while there is none.
+    pub transport: Option<&'static str>,
+    /// Whether the control plane refused this agent's identity, and has not taken it since.
+    pub identity_refused: bool,
     /// Why there was no connection the last time, and when.
     pub last_error: Option<(Moment, String)>,
     /// Whether new tasks are taken.
@@ -190,6 +194,8 @@ impl Status {
                 "connected_since": self.connected.map(|moment| timestamp(moment.at)),
                 "connected_seconds": self.connected.map(|moment| seconds(moment.instant)),
                 "heard_seconds_ago": self.heard.map(seconds),
+                "transport": self.transport,
+                "identity_refused": self.identity_refused,
                 "last_error": self.last_error.as_ref().map(|(moment, message)| {
                     json!({ "at": timestamp(moment.at), "message": message })
                 }),

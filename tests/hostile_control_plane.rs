@@ -14,7 +14,7 @@ use crate::support::binary::Sortie;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A state directory of an agent that is enrolled at `url`, without a control plane that would do it.
-fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
+pub(crate) fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
     use sortie::identity;
     let state = home.join("state");
     let key = identity::prepare(&state, url).unwrap();
@@ -32,7 +32,7 @@ fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
 
 // The form of the callback is tungstenite's.
 #[allow(clippy::result_large_err)]
-async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+pub(crate) async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let (stream, _) =
         tokio::time::timeout(LIMIT, listener.accept()).await.expect("the agent connects").unwrap();
     let subprotocol = |_: &Request, mut response: Response| {
@@ -53,7 +53,7 @@ async fn open(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     line
 }
 
-async fn send(line: &mut WebSocketStream<TcpStream>, message: &Value) {
+pub(crate) async fn send(line: &mut WebSocketStream<TcpStream>, message: &Value) {
     line.send(Message::text(message.to_string())).await.unwrap();
 }
 
@@ -120,7 +120,9 @@ async fn something_that_is_no_control_plane_is_tried_again() {
     let sortie = Sortie::new();
     let config = enrolled(sortie.home(), &url);
     let mut daemon = sortie.start(["run", "--config", config.to_str().unwrap()]);
-    for answer in ["HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "garbage\r\n\r\n", ""] {
+    let not_found = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    // The last one answers the try to poll that follows on three upgrades that did not pass.
+    for answer in [not_found, "garbage\r\n\r\n", "", not_found] {
         let (mut stream, _) =
             tokio::time::timeout(LIMIT, listener.accept()).await.expect("it comes back").unwrap();
         let mut request = [0; 4096];

@@ -27,6 +27,7 @@ mod gitlab;
 mod hostile_control_plane;
 mod journal;
 mod lfs;
+mod line;
 mod mirrors;
 mod proxies;
 mod published_api;

@@ -30,6 +30,8 @@ pub(crate) struct Effort {
     pub(crate) tasks: usize,
     /// For how long tasks are counted that go through many agents.
     pub(crate) throughput_seconds: u64,
+    /// Agents that lose their control plane together.
+    pub(crate) herd: usize,
 }
 
 /// A repository of one size.
@@ -67,6 +69,7 @@ impl Effort {
         starts: 21,
         tasks: 400,
         throughput_seconds: 10,
+        herd: 1000,
     };
     /// Enough to see that the measurements work.
     pub(crate) const QUICK: Self = Self {
@@ -83,5 +86,6 @@ impl Effort {
         starts: 3,
         tasks: 20,
         throughput_seconds: 2,
+        herd: 100,
     };
 }

@@ -66,7 +66,7 @@ fn row(figure: &Figure) -> [String; 7] {
 /// The page of what the agent costs: the table with what one has to know of it.
 pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> String {
     let facts = listed(facts);
-    let Effort { warm_ups, tests, starts, tasks, throughput_seconds, .. } = effort;
+    let Effort { warm_ups, tests, starts, tasks, throughput_seconds, herd, .. } = effort;
     format!(
         "# Measurements\n\n\
          Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\
@@ -93,7 +93,10 @@ pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> St
          - Tasks a second: {throughput_seconds} s of connection tests through sessions of this process, which answer every offer at\n\
          \x20 once with `accept`, `start` and `result`; a task counts when its result is acknowledged. Beside it stand, in the\n\
          \x20 column of `git`, rows that one SQLite connection inserts with a commit each, with the same settings in the\n\
-         \x20 same directory, right afterwards.\n"
+         \x20 same directory, right afterwards.\n\
+         - The herd: {herd} sessions of this process with the daemon's own backoff, whose control plane is killed (`kill -9`)\n\
+         \x20 and started again. The time counts from its start to the last `welcome`; the handshakes are those of the\n\
+         \x20 busiest second in it.\n"
     )
 }
 

@@ -135,7 +135,7 @@ async fn tasks_per_second(
 }
 
 /// An agent that is registered.
-struct Identity {
+pub(crate) struct Identity {
     key: Ed25519KeyPair,
     id: String,
     name: String,
@@ -143,7 +143,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn enroll(control_plane: &ControlPlane, number: u32) -> Self {
+    pub(crate) fn enroll(control_plane: &ControlPlane, number: u32) -> Self {
         let key = Ed25519KeyPair::generate().expect("a key");
         let (name, origin) = (format!("bench-{number}"), control_plane.url());
         let token = control_plane.enrollment_token(&[], 1);
@@ -158,7 +158,7 @@ impl Identity {
         Self { key, id: id.to_owned(), name, origin }
     }
 
-    fn hello(&self, session: &str, nonce: &str) -> Hello {
+    pub(crate) fn hello(&self, session: &str, nonce: &str) -> Hello {
         let payload = hello_payload(&self.origin, session, nonce, &self.id);
         Hello {
             agent_id: self.id.clone(),

@@ -18,9 +18,13 @@ impl<S: Store, W: Work> Agent<S, W> {
             (false, true) => Mode::Paused,
             (false, false) => Mode::Running,
         };
+        let transport = self.line.as_ref().filter(|_| is_open).map(|line| line.kind().as_str());
         let (attempts, results_waiting) = (self.runner.running(), self.session.unacknowledged());
         self.board.update(|status| {
             status.connected = is_open.then(|| status.connected.unwrap_or_else(Moment::now));
+            status.transport = transport;
+            // Only a session shows that the identity is taken: a network that is down shows nothing.
+            status.identity_refused &= !is_open;
             status.mode = mode;
             status.attempts = attempts;
             status.results_waiting = results_waiting;

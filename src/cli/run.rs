@@ -132,7 +132,7 @@ async fn serve(
     let (store, kept) = SqliteStore::open(&config.agent.state_dir)?;
     let journal = Journal::new(store, kept);
     let agent = Agent::new(Parts {
-        way: Box::new(Dialer { door: Arc::clone(&tools.door), control_plane }),
+        way: Box::new(Dialer::new(Arc::clone(&tools.door), control_plane)),
         profile: profile(&config.agent),
         identity,
         runner: Runner::new(tools, config.max_run),

@@ -102,14 +102,16 @@ fn told(status: &Value) -> String {
 fn connection(control_plane: &Value) -> String {
     let url = known(&control_plane["url"], "none yet");
     if control_plane["connected"] != true {
-        return format!("{url}, not connected");
+        let refused = if control_plane["identity_refused"] == true { ": it refuses this agent's identity" } else { "" };
+        return format!("{url}, not connected{refused}");
     }
     let since = format!("connected for {}", duration(&control_plane["connected_seconds"]));
     let heard = match &control_plane["heard_seconds_ago"] {
         Value::Null => String::new(),
         heard => format!(", heard {} ago", duration(heard)),
     };
-    format!("{url}, {since}{heard}")
+    let how = if control_plane["transport"] == "long_polling" { " by long polling" } else { "" };
+    format!("{url}, {since}{how}{heard}")
 }
 
 fn list(out: &mut String, title: &str, attempts: &Value, told: impl Fn(&Value) -> String) {

@@ -13,7 +13,10 @@ use super::{Check, Mark};
 use crate::agent::ControlPlane;
 use crate::dial::{DialError, Door};
 use crate::report::{Diagnosis, StageLog};
-use crate::session::websocket::{Line, LineError};
+use crate::session::choice::Said;
+use crate::session::line::LineError;
+use crate::session::long_poll::LongPoll;
+use crate::session::websocket::WebSocket;
 use crate::task;
 
 const NAME: &str = "control_plane";
@@ -28,9 +31,10 @@ pub(super) async fn examine(door: &Door, place: &ControlPlane, deadline: Instant
     let gone = tokio::time::timeout_at(deadline, go(door, place, &log)).await;
     let url = place.url.to_string();
     let (check, offset) = match gone {
-        Ok(Ok(offset)) => {
+        Ok(Ok(Way { blocked: None, offset })) => {
             (Check::new(NAME, Mark::Passed, format!("{url} answers as a control plane")), offset)
         }
+        Ok(Ok(Way { blocked: Some(error), offset })) => (only_polled(&error, place), offset),
         Ok(Err(LineError::Dial(error))) => (failed_to_dial(&error, place, &log), None),
         Ok(Err(error)) => (failed_to_upgrade(&error, place), None),
         Err(_) => {
@@ -49,13 +53,40 @@ pub(super) fn unknown() -> Check {
         .remedy("Set control_plane.url, unless this host is for sortie test and sortie clone alone.")
 }
 
-async fn go(door: &Door, place: &ControlPlane, log: &StageLog) -> Result<Option<Offset>, LineError> {
+/// A way that works.
+struct Way {
+    /// Why no WebSocket passes, where long polling does.
+    blocked: Option<LineError>,
+    offset: Option<Offset>,
+}
+
+async fn go(door: &Door, place: &ControlPlane, log: &StageLog) -> Result<Way, LineError> {
     let stream = door.connect(&place.destination, log).await.inspect_err(|_| log.fail())?;
     log.pass();
-    let line = Line::over(stream, &place.url).await?;
-    line.close().await;
+    let blocked = match WebSocket::over(stream, &place.url).await {
+        Ok(line) => {
+            line.close().await;
+            None
+        }
+        Err(error) if error.said() == Said::Blocked => {
+            let polled = LongPoll::open(door, &place.destination, &place.url).await;
+            // What is wrong with the way that is wanted says more than what is wrong with the other one.
+            let Ok(line) = polled else { return Err(error) };
+            line.close().await;
+            Some(error)
+        }
+        Err(error) => return Err(error),
+    };
     // The upgrade is what counts; a control plane without a date in its answers leaves the clock unjudged.
-    Ok(offset(door, place).await)
+    Ok(Way { blocked, offset: offset(door, place).await })
+}
+
+/// The check of a control plane that is reached by long polling alone.
+fn only_polled(error: &LineError, place: &ControlPlane) -> Check {
+    let summary = format!("{} is reached by long polling alone: {error}", place.url);
+    Check::new(NAME, Mark::Warned, summary).remedy(
+        "It works. For fewer requests let every proxy in between pass WebSocket upgrades on: it must forward the headers Upgrade and Connection.",
+    )
 }
 
 async fn offset(door: &Door, place: &ControlPlane) -> Option<Offset> {
@@ -87,6 +118,7 @@ fn failed_to_upgrade(error: &LineError, place: &ControlPlane) -> Check {
         LineError::Status(502..=504) => {
             check.remedy("Start the control plane: what answers is a proxy that does not reach it.")
         }
+        LineError::Busy { .. } | LineError::Refused(_) => check.remedy("Ask again in a minute; then look at the control plane's log."),
         LineError::Status(status) => check.fact("status", *status).remedy(
             "Let every proxy in between pass WebSocket upgrades on: it must forward the headers Upgrade and Connection.",
         ),

@@ -1,11 +1,9 @@
 //! The WebSocket that carries a session: opened through the door, bounded in every direction.
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 use futures_util::{SinkExt as _, StreamExt as _};
 use sortie_protocol::frame::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
-use sortie_protocol::{AgentMessage, ControlMessage, FrameError, SUBPROTOCOL, WEBSOCKET_PATH};
+use sortie_protocol::{AgentMessage, FrameError, SUBPROTOCOL, WEBSOCKET_PATH};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
@@ -13,72 +11,41 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::dial::{Destination, DialError, Door, Stream};
+use super::line::{CLOSE_TIMEOUT, Incoming, LineError, OPEN_TIMEOUT, WRITE_TIMEOUT};
+use crate::dial::{Destination, Door, Stream};
 use crate::remote_url::RemoteUrl;
 use crate::report::StageLog;
 use crate::session::transport::Transport;
 
-/// How long the upgrade may take once the connection stands.
-pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How much may wait to be written. Everything of one message fits, and nothing piles up behind it.
 const MAX_WRITE_BUFFER_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
 
-/// How long one write may take before the peer counts as gone. The daemon's loop waits for it, so this is well
-/// below the time of its watchdog and of what a lease has left when it is stopped.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the closing of a connection may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub enum LineError {
-    /// There is no connection.
-    #[error("{0}")]
-    Dial(#[from] DialError),
-    /// The upgrade took too long.
-    #[error("the control plane did not answer the WebSocket upgrade within {} s", UPGRADE_TIMEOUT.as_secs())]
-    TimedOut,
-    /// Something answered with another status than 101.
-    #[error("the control plane answered the WebSocket upgrade with status {0}")]
-    Status(u16),
-    /// The control plane does not speak this version.
-    #[error("the control plane does not speak {SUBPROTOCOL}")]
-    Subprotocol,
-    /// What answered does not speak WebSocket, or broke off.
-    #[error("the WebSocket could not be opened or was cut off")]
-    Broken,
-}
-
-/// What came over the line.
-#[derive(Debug)]
-pub enum Incoming {
-    /// A message.
-    Message(Box<ControlMessage>),
-    /// A frame that is no message.
-    NotUnderstood(FrameError),
-    /// A ping or a pong.
-    Alive,
-    /// The connection is gone.
-    Closed,
-}
-
 /// An open WebSocket.
-pub struct Line(WebSocketStream<Stream>);
+pub struct WebSocket {
+    stream: WebSocketStream<Stream>,
+    /// What came while it was opened.
+    first: Option<Incoming>,
+}
 
-impl Line {
-    /// Opens the WebSocket of the control plane at `base`.
+impl WebSocket {
+    /// Opens the WebSocket of the control plane at `base`. The control plane speaks first, and only what it says
+    /// shows that something in between lets frames pass.
     ///
     /// # Errors
     /// See [`LineError`].
     pub async fn open(door: &Door, destination: &Destination, base: &RemoteUrl) -> Result<Self, LineError> {
-        let (line, date) =
-            Self::upgraded(door.connect(destination, &StageLog::default()).await?, base).await?;
-        if let Some(date) = date {
-            door.note_date(destination, &date);
-        }
-        Ok(line)
+        let stream = door.connect(destination, &StageLog::default()).await?;
+        let opened = async {
+            let (mut line, date) = upgrade(stream, base).await?;
+            if let Some(date) = date {
+                door.note_date(destination, &date);
+            }
+            match line.receive().await {
+                Incoming::Closed => Err(LineError::Broken),
+                first => Ok(Self { first: Some(first), ..line }),
+            }
+        };
+        tokio::time::timeout(OPEN_TIMEOUT, opened).await.map_err(|_| LineError::TimedOut)?
     }
 
     /// Opens the WebSocket over a stream to the control plane at `base`.
@@ -86,17 +53,16 @@ impl Line {
     /// # Errors
     /// See [`LineError`].
     pub async fn over(stream: Stream, base: &RemoteUrl) -> Result<Self, LineError> {
-        Self::upgraded(stream, base).await.map(|(line, _)| line)
-    }
-
-    async fn upgraded(stream: Stream, base: &RemoteUrl) -> Result<(Self, Option<String>), LineError> {
-        let upgrade = upgrade(stream, base);
-        tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await.map_err(|_| LineError::TimedOut)?
+        let upgraded = tokio::time::timeout(OPEN_TIMEOUT, upgrade(stream, base)).await;
+        upgraded.map_err(|_| LineError::TimedOut)?.map(|(line, _)| line)
     }
 
     /// Waits for what comes next. Dropping the future loses nothing.
     pub async fn receive(&mut self) -> Incoming {
-        match self.0.next().await {
+        if let Some(first) = self.first.take() {
+            return first;
+        }
+        match self.stream.next().await {
             Some(Ok(Message::Text(text))) => match sortie_protocol::decode(&text) {
                 Ok(message) => Incoming::Message(Box::new(message)),
                 Err(error) => Incoming::NotUnderstood(error),
@@ -139,16 +105,16 @@ impl Line {
 
     /// Says goodbye, without waiting long for the answer.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.0.close(None)).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.close(None)).await;
     }
 
     async fn write(&mut self, message: Message) -> Result<(), LineError> {
-        let written = tokio::time::timeout(WRITE_TIMEOUT, self.0.send(message)).await;
+        let written = tokio::time::timeout(WRITE_TIMEOUT, self.stream.send(message)).await;
         written.map_err(|_| LineError::TimedOut)?.map_err(|_| LineError::Broken)
     }
 }
 
-impl Transport for Line {
+impl Transport for WebSocket {
     fn receive(&mut self) -> BoxFuture<'_, Incoming> {
         Box::pin(Self::receive(self))
     }
@@ -167,7 +133,7 @@ impl Transport for Line {
 }
 
 /// The open WebSocket, and the `Date` of the answer that opened it.
-async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<(Line, Option<String>), LineError> {
+async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<(WebSocket, Option<String>), LineError> {
     let request = Request::builder()
         .uri(format!("ws://{}{}{WEBSOCKET_PATH}", base.authority(), base.path()))
         .header("Host", base.authority())
@@ -187,7 +153,7 @@ async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<(Line, Option<Strin
         .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES);
     let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(limits)).await;
     let (socket, answer) = opened.map_err(|error| match error {
-        WebSocketError::Http(answer) => LineError::Status(answer.status().as_u16()),
+        WebSocketError::Http(answer) => LineError::of_answer(answer.status().as_u16(), answer.headers()),
         WebSocketError::Protocol(
             tokio_tungstenite::tungstenite::error::ProtocolError::SecWebSocketSubProtocolError(_),
         ) => LineError::Subprotocol,
@@ -198,5 +164,5 @@ async fn upgrade(stream: Stream, base: &RemoteUrl) -> Result<(Line, Option<Strin
         return Err(LineError::Subprotocol);
     }
     let date = text("Date").map(str::to_owned);
-    Ok((Line(socket), date))
+    Ok((WebSocket { stream: socket, first: None }, date))
 }

@@ -172,13 +172,22 @@ impl AgentPlan {
     /// # Panics
     /// When a step fails, with the reason.
     pub fn start(self, control_plane: &ControlPlane) -> Agent {
+        let url = control_plane.url();
+        self.start_through(control_plane, &url)
+    }
+
+    /// The same by another URL that leads to the control plane.
+    ///
+    /// # Panics
+    /// When a step fails, with the reason.
+    pub fn start_through(self, control_plane: &ControlPlane, url: &str) -> Agent {
         let token = control_plane.enrollment_token(&[], 1);
-        let config = self.write_config(&control_plane.url());
+        let config = self.write_config(url);
         let path = self.directory.path();
         let token_file = secret_file(path, "enrollment-token", &token);
         let mut enroll = Command::new(binary("sortie"));
         isolate(&mut enroll, path).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        enroll.args(["enroll", "--control-plane", &control_plane.url(), "--token-file"]).arg(token_file);
+        enroll.args(["enroll", "--control-plane", url, "--token-file"]).arg(token_file);
         command_line(enroll.arg("--config").arg(&config));
         let child = run(&config, path, &self.environment);
         let Self { name, environment, directory, .. } = self;

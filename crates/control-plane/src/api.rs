@@ -26,6 +26,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt;
+use sortie_protocol::polling::MAX_POLL_BYTES;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
@@ -35,6 +36,8 @@ use tokio_util::task::TaskTracker;
 use crate::artifacts::{Artifacts, receive};
 use crate::engine::EngineHandle;
 use crate::enroll::{self, Challenges};
+use crate::polling::{self, Polls};
+use crate::server::Gate;
 use crate::settings::{Limits, Times};
 use crate::store::{Millis, Store};
 use crate::websocket;
@@ -59,8 +62,10 @@ pub struct App {
     pub scheme: &'static str,
     /// Challenges outside of sessions.
     pub challenges: Challenges,
-    /// Places for agents that have not proved yet who they are.
-    pub handshakes: Arc<Semaphore>,
+    /// The gate before sessions.
+    pub gate: Gate,
+    /// Sessions that are polled.
+    pub polls: Polls,
     /// Places for lists of tasks that are being read.
     pub lists: Semaphore,
     /// The sessions that run.
@@ -108,6 +113,11 @@ const UPLOAD_ROUTE: &str = "/agent/v1/artifacts/{id}";
 const PART_ROUTE: &str = "/agent/v1/artifacts/{id}/parts/{number}";
 const COMPLETE_ROUTE: &str = "/agent/v1/artifacts/{id}/complete";
 
+/// The routes of `sortie_protocol::polling`, in the same way.
+const POLL_ROUTE: &str = "/agent/v1/poll/{id}";
+const POLL_SEND_ROUTE: &str = "/agent/v1/poll/{id}/send";
+const POLL_RECEIVE_ROUTE: &str = "/agent/v1/poll/{id}/receive";
+
 fn routes() -> Routes {
     Routes::default()
         .get("/healthz", health::healthz)
@@ -136,6 +146,11 @@ fn routes() -> Routes {
         .add(Method::PUT, PART_ROUTE, receive::part)
         .post(COMPLETE_ROUTE, receive::complete)
         .get(sortie_protocol::WEBSOCKET_PATH, websocket::upgrade)
+        .post(sortie_protocol::POLL_PATH, polling::open)
+        // A message of the largest size fits, with what is around it.
+        .post(POLL_SEND_ROUTE, polling::send.layer(DefaultBodyLimit::max(MAX_POLL_BYTES)))
+        .post(POLL_RECEIVE_ROUTE, polling::receive)
+        .add(Method::DELETE, POLL_ROUTE, polling::close)
         .post(sortie_protocol::ENROLL_PATH, enroll::enroll)
         .post(sortie_protocol::CHALLENGE_PATH, enroll::challenge)
         .post(sortie_protocol::UNENROLL_PATH, enroll::unenroll)

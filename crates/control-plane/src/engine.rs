@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{Dispatcher, Event, Transition};
+use crate::server::come_back_after;
 use crate::settings::{Limits, Times};
 use crate::store::{Millis, StoreError};
 
@@ -136,12 +137,12 @@ impl<L: Ledger> Engine<L> {
                 Ok(Err(error)) => tracing::error!(%error, "the store failed; starting anew from it"),
                 Err(_) => tracing::error!("the dispatcher panicked; starting anew from the store"),
             }
-            self.end_sessions("the control plane starts anew", Duration::ZERO);
+            self.end_sessions("the control plane starts anew");
             if !self.pause(&mut commands, &stop).await {
                 break;
             }
         }
-        self.end_sessions("the control plane stops", self.times.reconnect_spread);
+        self.end_sessions("the control plane stops");
     }
 
     /// Waits before a new start. Commands are turned down meanwhile: dropping them answers their callers.
@@ -253,12 +254,12 @@ impl<L: Ledger> Engine<L> {
         batch.add(self.dispatcher.handle(now, event));
     }
 
-    fn end_sessions(&mut self, message: &str, spread: Duration) {
-        let count = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
+    fn end_sessions(&mut self, message: &str) {
+        let (count, pace) = (self.sessions.len(), self.limits.reconnects_per_second);
         let mut sessions: Vec<_> = std::mem::take(&mut self.sessions).into_values().collect();
         sessions.sort_by_key(|session| session.number);
-        for (position, session) in (0_u32..).zip(sessions) {
-            let after = spread * position / count;
+        for (position, session) in sessions.into_iter().enumerate() {
+            let after = come_back_after(position, count, pace, self.times.reconnect_spread);
             let goaway = Goaway {
                 reason: GoawayReason::Shutdown,
                 message: message.to_owned(),

@@ -1,7 +1,7 @@
 //! The control plane of Sortie.
 //!
 //! Reading order: [`dispatch`] decides, [`store`] keeps, [`engine`] carries out. [`session`] talks to one
-//! agent, [`websocket`] is its transport, [`admission`] and [`enroll`] say who may. [`artifacts`] keeps what agents
+//! agent, [`websocket`] and [`polling`] are its transports, [`admission`] and [`enroll`] say who may. [`artifacts`] keeps what agents
 //! deliver. [`api`] is for clients, [`server`] listens, [`cli`] is the program. [`settings`] holds every duration and every limit.
 
 pub mod admission;
@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod enroll;
 pub mod identity;
+pub mod polling;
 pub mod server;
 pub mod session;
 pub mod settings;

@@ -1,17 +1,21 @@
 //! The listening side: sockets, TLS, and the way to a stop.
 
 mod accept;
+mod carry;
+mod gate;
+mod spread;
 mod tls;
 mod write_timeout;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,12 +25,19 @@ use crate::artifacts::{Artifacts, Location, LocationError, sweep};
 use crate::engine;
 use crate::enroll::Challenges;
 use crate::identity::canonical_origin;
+use crate::polling::Polls;
 use crate::settings::{Limits, Times};
 use crate::store::{OpenError, ServeLock, Store};
 
 use accept::Acceptor;
 pub use accept::Place;
+pub(crate) use carry::carry;
+pub use gate::Gate;
+pub(crate) use spread::come_back_after;
 pub use tls::TlsError;
+
+/// How often a stopping server looks whether the requests have ended that are to end before the sessions.
+const STOP_LOOK: Duration = Duration::from_millis(20);
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -159,7 +170,8 @@ impl Prepared {
             public_urls,
             scheme: if is_secure { "https" } else { "http" },
             challenges: Challenges::new(times.challenge, limits.challenges),
-            handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+            gate: Gate::new(limits.handshakes_per_second, limits.handshakes),
+            polls: Polls::new(limits.poll_sessions),
             lists: Semaphore::new(limits.lists),
             sessions: TaskTracker::new(),
             stop: stop.clone(),
@@ -209,8 +221,13 @@ impl Running {
         let _ = self.accepting.await;
         self.connections.close();
         // Answers that are due still need the engine, so it goes after the requests. Upgraded connections
-        // are sessions by now and end with the engine.
-        if timeout(grace, self.connections.wait()).await.is_err() {
+        // are sessions by now and end with the engine, and so do requests that wait for a session's messages.
+        let requests = async {
+            while self.connections.len() > self.app.polls.waiting() {
+                sleep(STOP_LOOK).await;
+            }
+        };
+        if timeout(grace, requests).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
         let _ = self.sweeping.await;
@@ -220,6 +237,8 @@ impl Running {
         if timeout(grace, self.app.sessions.wait()).await.is_err() {
             tracing::warn!("some sessions did not end in time");
         }
+        // What the sessions said last is on its way to those who poll.
+        let _ = timeout(grace, self.connections.wait()).await;
         self.abort.cancel();
         self.connections.wait().await;
         self.app.artifacts.finish().await;

@@ -92,6 +92,9 @@ pub enum SessionEnd {
     /// A message to the agent does not fit the protocol.
     #[error("a message to the agent could not be sent: {0}")]
     Unsendable(FrameError),
+    /// A newer session of the same agent took its place.
+    #[error("superseded by a newer session of the same agent")]
+    Superseded,
     /// The control plane ended it.
     #[error("told to go: {0}")]
     Told(String),
@@ -126,6 +129,7 @@ where
         agent.name = %connected.name,
         "an agent connected"
     );
+    let (agent_id, name) = (connected.agent_id.clone(), connected.name.clone());
     let (outbound, messages) = mpsc::channel(peer.limits.outbound_messages);
     match engine.connect(connected, outbound).await {
         Ok(true) => {}
@@ -133,6 +137,15 @@ where
         Err(_) => return peer.end(SessionEnd::Stopping).await,
     }
     let end = peer.talk(&session, &engine, messages).await;
+    if matches!(end, SessionEnd::Superseded) {
+        tracing::warn!(
+            session.id = %session,
+            agent.id = %agent_id,
+            agent.name = %name,
+            "a newer session of the same agent took this one's place; \
+             if that is not the agent's own, revoke it: somebody may have its key"
+        );
+    }
     engine.disconnect(session).await;
     peer.end(end).await
 }
@@ -183,9 +196,12 @@ where
                 outbound = messages.recv() => match outbound {
                     Some(Outbound::Message(message)) => self.send(&message).await,
                     Some(Outbound::Close(goaway)) => {
-                        let message = goaway.message.clone();
+                        let (reason, message) = (goaway.reason, goaway.message.clone());
                         let _ = self.send(&ControlMessage::Goaway(goaway)).await;
-                        Err(SessionEnd::Told(message))
+                        Err(match reason {
+                            GoawayReason::Superseded => SessionEnd::Superseded,
+                            _ => SessionEnd::Told(message),
+                        })
                     }
                     None => Err(SessionEnd::Stopping),
                 },
@@ -304,7 +320,11 @@ fn goaway(end: &SessionEnd) -> Option<Goaway> {
         SessionEnd::NoHello => (GoawayReason::ProtocolViolation, end.to_string()),
         SessionEnd::Violation(error) => (GoawayReason::ProtocolViolation, error.to_string()),
         SessionEnd::Unsendable(_) | SessionEnd::Stopping => (GoawayReason::Shutdown, end.to_string()),
-        SessionEnd::Closed | SessionEnd::Silent | SessionEnd::Stuck | SessionEnd::Told(_) => return None,
+        SessionEnd::Closed
+        | SessionEnd::Silent
+        | SessionEnd::Stuck
+        | SessionEnd::Superseded
+        | SessionEnd::Told(_) => return None,
     };
     Some(Goaway { reason, message, reconnect_after_ms: 0 })
 }

@@ -46,8 +46,10 @@ pub struct Times {
     pub list_wait: Duration,
     /// How long requests may go on after a stop was asked for.
     pub stop_grace: Duration,
-    /// Over how long the agents' reconnections are spread after a stop.
+    /// Over how long the agents' reconnections are spread at the most when all are sent away at once.
     pub reconnect_spread: Duration,
+    /// How long a request of an agent that long polls may wait for messages.
+    pub poll_wait: Duration,
     /// How long a client may take to send one part of an artifact.
     pub artifact_part: Duration,
     /// How long an artifact is kept after its completion.
@@ -92,7 +94,8 @@ impl Default for Times {
             longest_wait: seconds(60),
             list_wait: seconds(5),
             stop_grace: seconds(10),
-            reconnect_spread: seconds(5),
+            reconnect_spread: seconds(60),
+            poll_wait: Duration::from_millis(sortie_protocol::polling::LONGEST_POLL_MS),
             artifact_part: seconds(120),
             artifact_life: seconds(7 * 24 * 3600),
             artifact_idle: seconds(3600),
@@ -126,6 +129,14 @@ pub struct Limits {
     pub connections: usize,
     /// Agents that have connected and not proved yet who they are.
     pub handshakes: usize,
+    /// Agents that may begin to prove who they are in a second; more are told when to come back.
+    pub handshakes_per_second: u32,
+    /// How many agents in a second are told to come back when all are sent away at once.
+    pub reconnects_per_second: u32,
+    /// Sessions that are polled.
+    pub poll_sessions: usize,
+    /// Bytes that wait for one agent that polls, and have not arrived for all that is known.
+    pub poll_bytes: usize,
     /// Challenges outside of a session that wait for their answer.
     pub challenges: usize,
     /// Bytes of a request's body.
@@ -174,6 +185,10 @@ impl Default for Limits {
             live_tasks: 100_000,
             connections: 16_384,
             handshakes: 512,
+            handshakes_per_second: 200,
+            reconnects_per_second: 100,
+            poll_sessions: 1024,
+            poll_bytes: 2 * 1024 * 1024,
             challenges: 1024,
             body_bytes: 1024 * 1024,
             protocol_errors: 8,

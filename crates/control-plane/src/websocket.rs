@@ -1,6 +1,5 @@
 //! The agents' WebSocket: what is checked before the upgrade, and the transport for [`crate::session`].
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -10,7 +9,7 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use sortie_protocol::frame::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 use sortie_protocol::{FrameError, SUBPROTOCOL, negotiate};
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,17 +17,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::api::App;
 use crate::api::problem::ApiError;
 use crate::identity::canonical_origin;
-use crate::server::Place;
-use crate::session::{self, Incoming, Outgoing, SessionContext};
-
-/// After how many seconds an agent that met too many others may come back.
-const BUSY_RETRY_SECONDS: u64 = 1;
+use crate::server::{Place, carry};
+use crate::session::{Incoming, Outgoing};
 
 /// Upgrades a request of an agent's to a session.
 ///
 /// # Errors
 /// 403 for a page of another site, 426 and 400 for what is no upgrade to the subprotocol, 503 while too many
-/// agents are proving who they are.
+/// agents connect.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(place): Extension<Place>,
@@ -47,10 +43,7 @@ pub async fn upgrade(
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "subprotocol_required", "No common subprotocol")
             .detail(detail));
     }
-    let handshake = Arc::clone(&app.handshakes).try_acquire_owned().map_err(|_| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many agents are connecting")
-            .retry_after(BUSY_RETRY_SECONDS)
-    })?;
+    let handshake = app.gate.enter()?;
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_MESSAGE_BYTES)
@@ -65,7 +58,7 @@ pub async fn upgrade(
 }
 
 /// A browser names the page that opens a WebSocket. No page but one of this control plane's own may.
-fn check_page(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn check_page(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(page) = headers.get(ORIGIN) else { return Ok(()) };
     let page = canonical_origin(page.to_str().unwrap_or_default());
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -86,22 +79,10 @@ fn site_of(url: &str) -> &str {
 }
 
 async fn serve(app: Arc<App>, socket: WebSocket, handshake: OwnedSemaphorePermit) {
-    let context = SessionContext {
-        store: app.store.clone(),
-        engine: app.engine.clone(),
-        public_urls: app.public_urls.clone(),
-        times: app.times.clone(),
-        limits: app.limits.clone(),
-        handshake,
-    };
     let (sink, stream) = socket.split();
     let reader = stream.map(incoming);
     let writer = sink.with(|out: Outgoing| std::future::ready(Ok::<_, axum::Error>(outgoing(out))));
-    // A panic ends this session and nothing else: the engine misses the agent when it next writes to it.
-    match AssertUnwindSafe(Box::pin(session::run(reader, writer, context))).catch_unwind().await {
-        Ok(end) => tracing::info!(reason = %end, "a session ended"),
-        Err(_) => tracing::error!("a session panicked"),
-    }
+    carry(&app, reader, writer, handshake).await;
 }
 
 fn incoming(message: Result<Message, axum::Error>) -> Incoming {

@@ -7,6 +7,7 @@ mod attempts;
 mod bad_input;
 mod dispatching;
 mod enrollment;
+mod polling;
 mod program;
 mod restart;
 mod sessions;

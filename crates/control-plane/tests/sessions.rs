@@ -113,6 +113,23 @@ async fn a_newer_session_supersedes_the_older() {
 }
 
 #[tokio::test]
+async fn agents_that_are_sent_away_together_do_not_come_back_together() {
+    let mut rig = Rig::with(Times::default(), Limits { reconnects_per_second: 2, ..Limits::default() }).await;
+    let mut agents = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        agents.push(rig.agent(name, &[]).await);
+    }
+    rig.running.take().unwrap().stop().await;
+    let mut waits = Vec::new();
+    for agent in &mut agents {
+        let ControlMessage::Goaway(goaway) = agent.receive().await else { panic!("a goaway is due") };
+        waits.push(goaway.reconnect_after_ms);
+    }
+    waits.sort_unstable();
+    assert_eq!(waits, [0, 500, 1000, 1500]);
+}
+
+#[tokio::test]
 async fn a_revoked_agent_is_gone_at_once_and_its_work_goes_elsewhere() {
     let rig = Rig::start().await;
     let mut agent = rig.agent("a", &[]).await;

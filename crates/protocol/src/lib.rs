@@ -7,13 +7,14 @@
 //!
 //! Reading order: [`message`] (what travels), [`frame`] (how it is encoded, and what is refused),
 //! [`task`] and [`selector`] (what is asked), [`report`] (what is answered), [`artifact`] (what is too
-//! large for a message), [`identity`] (who asks).
+//! large for a message), [`identity`] (who asks), [`polling`] (what carries messages where no WebSocket can).
 #![deny(missing_docs)]
 
 pub mod artifact;
 pub mod frame;
 pub mod identity;
 pub mod message;
+pub mod polling;
 pub mod report;
 pub mod schema;
 pub mod selector;
@@ -36,6 +37,9 @@ pub const CHALLENGE_PATH: &str = "/agent/v1/challenge";
 
 /// The path where an agent gives its registration back, below the base URL.
 pub const UNENROLL_PATH: &str = "/agent/v1/unenroll";
+
+/// The path below which sessions are long polled where no WebSocket passes, below the base URL; see [`polling`].
+pub const POLL_PATH: &str = "/agent/v1/poll";
 
 /// The path below which agents upload artifacts, below the base URL; see [`artifact`].
 pub const ARTIFACTS_PATH: &str = "/agent/v1/artifacts";

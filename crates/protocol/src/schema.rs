@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::artifact::{Artifact, ArtifactCompletion, ArtifactProof, ArtifactRequest, ArtifactUpload};
 use crate::identity::{EnrollRequest, EnrollResponse, Problem, UnenrollRequest};
 use crate::message::{AgentMessage, Challenge, ControlMessage};
+use crate::polling::{PollBatch, PollOpened, PollReceive, PollSend, PollSent};
 use crate::report::TaskOutput;
 use crate::task::TaskSpec;
 
@@ -28,6 +29,11 @@ pub fn document() -> Value {
         "artifact_upload": generator.subschema_for::<ArtifactUpload>(),
         "artifact_completion": generator.subschema_for::<ArtifactCompletion>(),
         "artifact": generator.subschema_for::<Artifact>(),
+        "poll_opened": generator.subschema_for::<PollOpened>(),
+        "poll_send": generator.subschema_for::<PollSend>(),
+        "poll_sent": generator.subschema_for::<PollSent>(),
+        "poll_receive": generator.subschema_for::<PollReceive>(),
+        "poll_batch": generator.subschema_for::<PollBatch>(),
         "problem": generator.subschema_for::<Problem>(),
     });
     json!({

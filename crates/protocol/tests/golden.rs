@@ -22,6 +22,7 @@ use sortie_protocol::identity::{
     EnrollRequest, EnrollResponse, Problem, UnenrollRequest, enroll_payload, hello_payload, unenroll_payload,
 };
 use sortie_protocol::message::{Challenge, ProtocolError};
+use sortie_protocol::polling::{PollBatch, PollOpened, PollReceive, PollSend, PollSent};
 use sortie_protocol::report::TaskOutput;
 use sortie_protocol::task::TaskSpec;
 use sortie_protocol::{AgentMessage, ControlMessage, FrameError, decode, encode};
@@ -80,6 +81,11 @@ fn every_example_survives_decoding_and_encoding() {
             ("document", "artifact_upload") => document_round_trip::<ArtifactUpload>(&name, &text),
             ("document", "artifact_completion") => document_round_trip::<ArtifactCompletion>(&name, &text),
             ("document", "artifact") => document_round_trip::<Artifact>(&name, &text),
+            ("document", "poll_opened") => document_round_trip::<PollOpened>(&name, &text),
+            ("document", "poll_send") => document_round_trip::<PollSend>(&name, &text),
+            ("document", "poll_sent") => document_round_trip::<PollSent>(&name, &text),
+            ("document", "poll_receive") => document_round_trip::<PollReceive>(&name, &text),
+            ("document", "poll_batch") => document_round_trip::<PollBatch>(&name, &text),
             ("document", "problem") => document_round_trip::<Problem>(&name, &text),
             _ => panic!("{name} is an example of nothing"),
         }

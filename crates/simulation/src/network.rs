@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{Sink, Stream, sink, stream};
+use sortie::session::line::{Incoming as ToAgent, LineError};
 use sortie::session::transport::{Transport, Way};
-use sortie::session::websocket::{Incoming as ToAgent, LineError};
 use sortie_control::session::{Incoming as ToControl, Outgoing};
 use sortie_protocol::{AgentMessage, ControlMessage};
 use tokio::sync::mpsc;

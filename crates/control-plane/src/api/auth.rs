@@ -76,7 +76,8 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
     }
 }
 
-fn bearer(header: &HeaderValue) -> Option<&str> {
+/// The secret of an `Authorization` header.
+pub(crate) fn bearer(header: &HeaderValue) -> Option<&str> {
     let (scheme, secret) = header.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
 }

@@ -10,6 +10,7 @@ use sortie_protocol::artifact::{
 };
 use sortie_protocol::identity::{EnrollRequest, EnrollResponse, Problem, UnenrollRequest};
 use sortie_protocol::message::Challenge;
+use sortie_protocol::polling::{PollBatch, PollOpened, PollReceive, PollSend, PollSent};
 use sortie_protocol::report::TaskOutput;
 use sortie_protocol::task::TaskSpec;
 
@@ -163,6 +164,7 @@ pub fn document() -> Value {
         artifact_operations(&mut schemas),
         protocol_operations(&mut schemas),
         upload_operations(&mut schemas),
+        poll_operations(&mut schemas),
     ];
     for operation in groups.into_iter().flatten() {
         let methods = paths.entry(operation.path).or_insert_with(|| json!({}));
@@ -374,6 +376,33 @@ fn upload_operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
         proven("post", super::COMPLETE_ROUTE, "completeUpload", "End an upload")
             .body(schemas.subschema_for::<ArtifactCompletion>().to_value())
             .answer(200, "The artifact.", schemas.subschema_for::<Artifact>().to_value()),
+    ]
+}
+
+fn poll_operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
+    // Each takes the poll session's own token as a `Bearer`; OpenAPI has no header parameter of that name.
+    let of_session = |method, path, id, summary| Operation::new(method, path, id, summary, Access::Anyone);
+    vec![
+        Operation::new(
+            "post",
+            sortie_protocol::POLL_PATH,
+            "openPoll",
+            "Open a session that is polled, where no WebSocket passes",
+            Access::Anyone,
+        )
+        .answer(
+            201,
+            "It begins with a challenge.",
+            schemas.subschema_for::<PollOpened>().to_value(),
+        ),
+        of_session("post", super::POLL_SEND_ROUTE, "sendPoll", "Send messages of an agent, with its token")
+            .body(schemas.subschema_for::<PollSend>().to_value())
+            .answer(200, "What arrived.", schemas.subschema_for::<PollSent>().to_value()),
+        of_session("post", super::POLL_RECEIVE_ROUTE, "receivePoll", "Wait for messages to an agent, with its token")
+            .body(schemas.subschema_for::<PollReceive>().to_value())
+            .answer(200, "The messages.", schemas.subschema_for::<PollBatch>().to_value()),
+        of_session("delete", super::POLL_ROUTE, "closePoll", "End a session that is polled, with its token")
+            .empty(204, "It ends."),
     ]
 }
 

@@ -56,6 +56,14 @@ pub(super) struct Serve {
     /// How many bytes all artifacts may have together.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().artifacts_total_bytes)]
     artifacts_total_bytes: u64,
+    /// How many agents may begin a session in a second; more are told when to come back.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().handshakes_per_second,
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    handshakes_per_second: u32,
+    /// How often agents and control plane make sure of each other, in seconds. After twice as long without a sign a
+    /// connection counts as dead. Shorter where something in between drops connections that are still.
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = clap::value_parser!(u64).range(1..=300))]
+    ping_seconds: u64,
     /// How long a task is kept after it was posted, once it is completed, in days; 0 for ever.
     #[arg(long, value_name = "DAYS", default_value = "30", value_parser = clap::value_parser!(u64).range(0..=36_500))]
     task_days: u64,
@@ -82,12 +90,17 @@ impl Serve {
             artifacts: self.artifacts,
             times: Times {
                 artifact_life: Duration::from_secs(self.artifact_hours * SECONDS_OF_HOUR),
+                ping: Duration::from_secs(self.ping_seconds),
+                dead_after: Duration::from_secs(2 * self.ping_seconds),
                 task_life: Duration::from_secs(self.task_days * 24 * SECONDS_OF_HOUR),
                 ..Times::default()
             },
             limits: Limits {
                 artifact_bytes: self.artifact_bytes,
                 artifacts_total_bytes: self.artifacts_total_bytes,
+                handshakes_per_second: self.handshakes_per_second,
+                // Those who are sent away come back at a pace that leaves room for others.
+                reconnects_per_second: self.handshakes_per_second.div_ceil(2),
                 ..Limits::default()
             },
         };
