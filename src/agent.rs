@@ -18,6 +18,7 @@ use crate::backoff::{self, Backoff, SLOW_PROBE};
 use crate::dial::{Destination, Door};
 use crate::identity::Identity;
 use crate::journal::Journal;
+use crate::pulse::PoolProbe;
 use crate::remote_url::RemoteUrl;
 use crate::runner::{Runner, RunnerEvent};
 use crate::session::websocket::{Incoming, Line, LineError};
@@ -93,6 +94,7 @@ pub struct Agent<J> {
     board: Board,
     drain: Duration,
     backoff: Backoff,
+    pool: PoolProbe,
     started: Instant,
     line: Option<Box<Line>>,
     /// When the line was opened, and when it is to be tried again while there is none.
@@ -130,6 +132,7 @@ impl<J: Journal> Agent<J> {
             board: parts.board,
             drain: parts.drain,
             backoff: Backoff::default(),
+            pool: PoolProbe::default(),
             started: now,
             line: None,
             opened: now,
@@ -168,7 +171,6 @@ impl<J: Journal> Agent<J> {
                 Woken::Wish(_) => {}
                 Woken::Clock => self.feed(Event::Tick).await,
             }
-            self.notifier.alive(self.session.is_open(), self.session.running());
             self.publish();
             if let Some(by) = drain_by
                 && let Some(ended) = self.drained(by).await
@@ -210,12 +212,14 @@ impl<J: Journal> Agent<J> {
     }
 
     fn open(&self) -> Opening {
+        self.publish_opening();
         let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
         let url = self.control_plane.url.clone();
         Box::pin(async move { Line::open(&door, &destination, &url).await.map(Box::new) })
     }
 
     async fn opened(&mut self, result: Result<Box<Line>, LineError>) {
+        self.publish_exchange();
         match result {
             Ok(line) => {
                 self.opened = Instant::now();
@@ -293,6 +297,7 @@ impl<J: Journal> Agent<J> {
     }
 
     async fn send(&mut self, message: &AgentMessage) -> Option<Event> {
+        self.publish_sent(message);
         match self.line.as_mut()?.send(message).await {
             Ok(()) => None,
             Err(_) => self.dropped(),
@@ -316,7 +321,7 @@ impl<J: Journal> Agent<J> {
     }
 
     async fn close(&mut self, reason: &CloseReason) {
-        self.board.trouble(&reason.to_string());
+        self.publish_close(reason);
         match reason {
             CloseReason::IdentityRefused(message) => {
                 tracing::error!(

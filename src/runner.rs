@@ -56,6 +56,7 @@ struct Running {
     log: StageLog,
     cancel: CancellationToken,
     started: Instant,
+    deadline: Instant,
 }
 
 impl Runner {
@@ -108,8 +109,10 @@ impl Runner {
         let cancel = CancellationToken::new();
         let transfer = Arc::new(Transfer::default());
         let log = self.observed_log(attempt);
+        let started = Instant::now();
+        let deadline = started + run;
         let control = Control {
-            deadline: Instant::now() + run,
+            deadline,
             cancel: cancel.clone(),
             transfer: Arc::clone(&transfer),
             limits: self.tools.limits,
@@ -124,7 +127,7 @@ impl Runner {
             }
         };
         let id = self.tasks.spawn(both.instrument(span)).id();
-        self.running.insert(attempt.clone(), Running { id, task, log, cancel, started: Instant::now() });
+        self.running.insert(attempt.clone(), Running { id, task, log, cancel, started, deadline });
     }
 
     /// Stops an attempt. Its end is still told.
@@ -160,6 +163,7 @@ impl Runner {
             target: running.task.target().shown(),
             stage: running.log.running().map(Stage::as_str),
             started: running.started,
+            deadline: running.deadline,
         };
         let mut running: Vec<_> = self.running.iter().map(view).collect();
         running.sort_by_key(|attempt| attempt.started);
@@ -353,8 +357,11 @@ mod tests {
         let log = StageLog::default();
         log.begin(Stage::Tls);
         let id = runner.tasks.spawn(async { panic!("a bug") }).id();
+        let now = Instant::now();
         let cancel = CancellationToken::new();
-        runner.running.insert(attempt.clone(), Running { id, task, log, cancel, started: Instant::now() });
+        runner
+            .running
+            .insert(attempt.clone(), Running { id, task, log, cancel, started: now, deadline: now });
         let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
         let TaskOutput::Report(report) = result.result else { panic!("a report") };
         let diagnosis = report.diagnosis.unwrap();
@@ -375,7 +382,8 @@ mod tests {
         let diagnosis = Diagnosis::new(Code::UnexpectedAnswer, Stage::Identify, "", vec![]);
         let report = TaskReport::failed(&task, diagnosis, &log);
         let id = runner.tasks.spawn(async { report }).id();
-        runner.running.insert(offer.attempt, Running { id, task, log, cancel, started: Instant::now() });
+        let now = Instant::now();
+        runner.running.insert(offer.attempt, Running { id, task, log, cancel, started: now, deadline: now });
         let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
         assert_eq!(result.result.diagnosis().unwrap().code, "internal");
         assert!(sortie_protocol::encode(&AgentMessage::Result(*result)).is_ok());

@@ -99,6 +99,11 @@ impl Session {
         self.unacknowledged.len()
     }
 
+    /// After how much silence the line is given up.
+    pub fn dead_after(&self) -> Duration {
+        time(self.times.dead_after_ms)
+    }
+
     /// Whether the control plane wants no new work done here.
     pub fn is_paused(&self) -> bool {
         self.paused

@@ -14,7 +14,7 @@ use crate::support::binary::Sortie;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A state directory of an agent that is enrolled at `url`, without a control plane that would do it.
-fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
+pub(crate) fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
     use sortie::identity;
     let state = home.join("state");
     let key = identity::prepare(&state, url).unwrap();
@@ -32,7 +32,7 @@ fn enrolled(home: &std::path::Path, url: &str) -> std::path::PathBuf {
 
 // The form of the callback is tungstenite's.
 #[allow(clippy::result_large_err)]
-async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+pub(crate) async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let (stream, _) =
         tokio::time::timeout(LIMIT, listener.accept()).await.expect("the agent connects").unwrap();
     let subprotocol = |_: &Request, mut response: Response| {
@@ -53,11 +53,11 @@ async fn open(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     line
 }
 
-async fn send(line: &mut WebSocketStream<TcpStream>, message: &Value) {
+pub(crate) async fn send(line: &mut WebSocketStream<TcpStream>, message: &Value) {
     line.send(Message::text(message.to_string())).await.unwrap();
 }
 
-async fn receive(line: &mut WebSocketStream<TcpStream>) -> Value {
+pub(crate) async fn receive(line: &mut WebSocketStream<TcpStream>) -> Value {
     loop {
         let message = tokio::time::timeout(LIMIT, line.next()).await.expect("a message in time");
         if let Message::Text(text) = message.expect("an open line").unwrap() {

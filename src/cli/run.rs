@@ -24,6 +24,7 @@ use crate::dial::{Door, ProxyEnvironment};
 use crate::doctor::{self, Examiner};
 use crate::enroll::EnrollError;
 use crate::git::{self, Mirrors};
+use crate::health::{self, Source};
 use crate::identity::{self, Identity, IdentityError};
 use crate::journal::MemoryJournal;
 use crate::policy::Policy;
@@ -72,6 +73,8 @@ enum StartError {
     Locked(String),
     #[error("libgit2 cannot be set up: {0}")]
     Git(#[from] git::InitializationError),
+    #[error("{0}")]
+    Health(#[from] health::BindError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::ErrorKind),
 }
@@ -96,7 +99,9 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     let config = Arc::new(config);
     let tools = tools(&config).await;
     let (board, status) = Board::new();
-    let socket = ControlSocket::open(&config, &tools, status).await;
+    let daemon = daemon(&config);
+    let health = tell_health(&config, &daemon, status.clone()).await?;
+    let socket = open_control_socket(&config, daemon, &tools, status).await;
     let notifier = Notifier::from_environment();
     notifier.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent.name = config.agent.name, "started");
@@ -107,6 +112,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     tasks.spawn(tend(tools.workspaces.clone(), tools.mirrors.clone()));
     let ended = serve(&config, tools, board, notifier, wishes).await;
     socket.close().await;
+    health.close().await;
     ended
 }
 
@@ -214,34 +220,58 @@ fn mirrors(config: &Config) -> Option<Arc<Mirrors>> {
     Some(Arc::new(mirrors))
 }
 
-/// The task that answers `status` and `doctor`, where there is a control socket.
-struct ControlSocket {
+/// A task that answers clients of this host, where there is one.
+#[derive(Default)]
+struct Service {
     stop: CancellationToken,
     task: JoinSet<()>,
 }
 
-impl ControlSocket {
-    /// Begins to answer. The daemon can do its work without, so that a failure is no end.
-    async fn open(config: &Arc<Config>, tools: &Tools, status: watch::Receiver<Status>) -> Self {
-        let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
-        match control_socket::bind(&control_socket::places(&config.agent)).await {
-            Ok(listener) => {
-                tracing::info!(path = %listener.path().display(), "the control socket is open");
-                let desk = Desk::new(daemon(config), status, examiner(config, tools).await);
-                task.spawn(control_socket::serve(listener, desk, stop.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "`sortie status` and `sortie doctor` cannot ask this daemon")
-            }
-        }
-        Self { stop, task }
-    }
-
+impl Service {
     /// Cuts off what is being answered, and waits until the socket's file is gone.
     async fn close(mut self) {
         self.stop.cancel();
         while self.task.join_next().await.is_some() {}
     }
+}
+
+/// Begins to answer `status` and `doctor`. The daemon can do its work without, so that a failure is no end.
+async fn open_control_socket(
+    config: &Arc<Config>,
+    daemon: Daemon,
+    tools: &Tools,
+    status: watch::Receiver<Status>,
+) -> Service {
+    let mut service = Service::default();
+    match control_socket::bind(&control_socket::places(&config.agent)).await {
+        Ok(listener) => {
+            tracing::info!(path = %listener.path().display(), "the control socket is open");
+            let desk = Desk::new(daemon, status, examiner(config, tools).await);
+            service.task.spawn(control_socket::serve(listener, desk, service.stop.clone()));
+        }
+        Err(error) => {
+            tracing::warn!(%error, "`sortie status` and `sortie doctor` cannot ask this daemon")
+        }
+    }
+    service
+}
+
+/// Begins to tell health, where that is configured. Whoever asks there would take a daemon without it for dead, so
+/// that a failure ends the start.
+async fn tell_health(
+    config: &Config,
+    daemon: &Daemon,
+    status: watch::Receiver<Status>,
+) -> Result<Service, health::BindError> {
+    let mut service = Service::default();
+    if let Some(configured) = &config.health {
+        let listener = health::bind(configured).await?;
+        let address = listener.address().unwrap_or_else(|| configured.clone());
+        tracing::info!(%address, "health is told");
+        let source = Source { daemon: daemon.clone(), status };
+        service.task.spawn(health::serve(listener, source, service.stop.clone()));
+    }
+    Ok(service)
 }
 
 async fn examiner(config: &Arc<Config>, tools: &Tools) -> Examiner {
