@@ -246,10 +246,13 @@ mod tests {
             assert_eq!(probe.look(later), Some(begun), "the thread is taken");
             release.send(()).unwrap();
             holding.await.unwrap().unwrap();
-            while probe.look(later) == Some(begun) {
-                tokio::task::yield_now().await;
-            }
-            assert_eq!(probe.look(later), Some(later), "it answered, and is asked anew");
+            let asked = loop {
+                match probe.look(later) {
+                    Some(since) if since == begun => tokio::task::yield_now().await,
+                    asked => break asked,
+                }
+            };
+            assert_eq!(asked, Some(later), "it answered, and is asked anew");
         });
     }
 }

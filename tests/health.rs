@@ -153,7 +153,7 @@ async fn a_control_plane_that_falls_silent_is_found_out_in_the_time_that_it_set(
     send(&mut line, &json!({"type": "welcome", "session": "s", "version": "1", "times": times})).await;
     assert_eq!(receive(&mut line).await["type"], "credit");
     let heard = Instant::now();
-    assert_eq!(get(&socket, "/readyz").status, 200);
+    wait_until("it is ready", LIMIT, || get(&socket, "/readyz").status == 200);
     // The line stays, and nobody reads it any more: no ping is answered.
     wait_until("it is not ready", LIMIT, || get(&socket, "/readyz").status == 503);
     assert!(heard.elapsed() < dead_after * 2, "{:?}", heard.elapsed());
@@ -321,7 +321,8 @@ fn a_loopback_address_serves_as_well_and_one_that_is_taken_ends_the_start() {
     wait_until("it is ready", LIMIT, || exchange(stream(), &request("GET", "/readyz")).status == 200);
 
     let sortie = Sortie::new().env("SORTIE__HEALTH__LISTEN", address);
-    let other = scene.agent("fra1-b").write_config(&control_plane.url());
+    let plan = scene.agent("fra1-b");
+    let other = plan.write_config(&control_plane.url());
     let taken = sortie.run(["run", "--config", other.to_str().unwrap()]);
     assert_eq!(taken.status, Some(78), "{taken:?}");
     assert!(taken.stderr.contains("health.listen") && taken.stderr.contains(address), "{taken:?}");
