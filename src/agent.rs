@@ -18,7 +18,6 @@ use crate::backoff::{self, Backoff, SLOW_PROBE};
 use crate::dial::{Destination, Door};
 use crate::identity::Identity;
 use crate::journal::Journal;
-use crate::pulse::PoolProbe;
 use crate::remote_url::RemoteUrl;
 use crate::runner::{Runner, RunnerEvent};
 use crate::session::websocket::{Incoming, Line, LineError};
@@ -94,7 +93,6 @@ pub struct Agent<J> {
     board: Board,
     drain: Duration,
     backoff: Backoff,
-    pool: PoolProbe,
     started: Instant,
     line: Option<Box<Line>>,
     /// When the line was opened, and when it is to be tried again while there is none.
@@ -132,7 +130,6 @@ impl<J: Journal> Agent<J> {
             board: parts.board,
             drain: parts.drain,
             backoff: Backoff::default(),
-            pool: PoolProbe::default(),
             started: now,
             line: None,
             opened: now,
@@ -212,14 +209,12 @@ impl<J: Journal> Agent<J> {
     }
 
     fn open(&self) -> Opening {
-        self.publish_opening();
         let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
         let url = self.control_plane.url.clone();
         Box::pin(async move { Line::open(&door, &destination, &url).await.map(Box::new) })
     }
 
     async fn opened(&mut self, result: Result<Box<Line>, LineError>) {
-        self.publish_exchange();
         match result {
             Ok(line) => {
                 self.opened = Instant::now();

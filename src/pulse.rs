@@ -8,17 +8,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long ago the loop may have come around last. It does so every 5 s at the latest, and a write to a line that
 /// takes nothing holds it up for 5 s more.
 pub const LOOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// How much later than is due the loop may turn to its line: to try again, or to give a silent line up.
+/// How much later than is due the loop may give a silent line up.
 pub const LINE_GRACE: Duration = Duration::from_secs(15);
 
-/// How long one try to connect may take. Lookup, proxy, connection, TLS and the opening of a session each have limits
+/// How long after it is due a try to connect may take. Lookup, proxy, connection, TLS and the opening of a session each have limits
 /// of their own, which come to about half of this.
 pub const OPENING_LIMIT: Duration = Duration::from_secs(150);
 
@@ -51,15 +50,10 @@ pub enum LineState {
     /// It has not begun.
     #[default]
     Idle,
-    /// There is none, and it is to be tried again at this time.
-    Waiting {
-        /// When.
-        until: Instant,
-    },
-    /// It is being opened.
-    Opening {
-        /// Since when.
-        since: Instant,
+    /// There is none. It is tried, or will be, from this time on; a try that ends without one sets another time.
+    Away {
+        /// When the try begins.
+        due: Instant,
     },
     /// There is one.
     Open {
@@ -120,8 +114,7 @@ impl Pulse {
         }
         let line_limit = match self.line {
             LineState::Idle => None,
-            LineState::Waiting { until } => Some(until + LINE_GRACE),
-            LineState::Opening { since } => Some(since + OPENING_LIMIT),
+            LineState::Away { due } => Some(due + OPENING_LIMIT),
             LineState::Open { exchanged, dead_after } => Some(exchanged + dead_after + LINE_GRACE),
         };
         if is_over(line_limit) {
@@ -134,27 +127,18 @@ impl Pulse {
     }
 }
 
-/// Asks the runtime's threads for blocking work, again and again, whether one of them is free.
-#[derive(Debug, Default)]
-pub struct PoolProbe {
-    /// The question that is not answered yet, and since when.
-    asked: Option<(Instant, JoinHandle<()>)>,
-    /// When the last one was asked.
-    last: Option<Instant>,
-}
-
-impl PoolProbe {
-    /// Looks for the answer and asks anew when it is time; since when an answer is owed. To be called from within the
-    /// runtime, and often.
-    pub fn look(&mut self, now: Instant) -> Option<Instant> {
-        if self.asked.as_ref().is_some_and(|(_, answer)| answer.is_finished()) {
-            self.asked = None;
+/// Asks the runtime's threads for blocking work, for ever, whether one of them is free, and tells since when an answer
+/// is owed.
+pub async fn ask_pool(tell: impl Fn(Option<Instant>)) {
+    let mut interval = tokio::time::interval(POOL_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        tell(Some(Instant::now()));
+        let answered = tokio::task::spawn_blocking(|| ()).await;
+        if answered.is_ok() {
+            tell(None);
         }
-        if self.asked.is_none() && self.last.is_none_or(|last| now >= last + POOL_INTERVAL) {
-            self.asked = Some((now, tokio::task::spawn_blocking(|| ())));
-            self.last = Some(now);
-        }
-        self.asked.as_ref().map(|(since, _)| *since)
     }
 }
 
@@ -203,29 +187,27 @@ mod tests {
         let mut now = Instant::now();
         let end = now + Duration::from_secs(3600);
         while now < end {
-            // Tries that end in time, with the longest wait that there is between two of them.
-            let opening = LineState::Opening { since: now };
-            now += Duration::from_secs(60);
-            assert_eq!(turning(now, opening).stuck(now), None);
-            let waiting = LineState::Waiting { until: now + crate::backoff::SLOW_PROBE };
-            now += crate::backoff::SLOW_PROBE;
-            assert_eq!(turning(now, waiting).stuck(now), None);
+            // The longest wait that there is between two tries, and a try that takes its time.
+            let line = LineState::Away { due: now + crate::backoff::SLOW_PROBE };
+            assert_eq!(turning(now, line).stuck(now), None);
+            now += crate::backoff::SLOW_PROBE + Duration::from_secs(70);
+            assert_eq!(turning(now, line).stuck(now), None);
         }
     }
 
     #[test]
     fn a_try_that_does_not_end_and_one_that_is_not_made_are_stuck() {
-        let begun = Instant::now();
-        let late = begun + OPENING_LIMIT + SECOND;
-        assert_eq!(turning(late, LineState::Opening { since: begun }).stuck(late), Some(Stuck::Line));
-        let late = begun + LINE_GRACE + SECOND;
-        assert_eq!(turning(late, LineState::Waiting { until: begun }).stuck(late), Some(Stuck::Line));
+        let due = Instant::now();
+        let late = due + OPENING_LIMIT;
+        assert_eq!(turning(late, LineState::Away { due }).stuck(late), None);
+        let late = late + SECOND;
+        assert_eq!(turning(late, LineState::Away { due }).stuck(late), Some(Stuck::Line));
     }
 
     #[test]
     fn an_attempt_that_does_not_end_and_a_pool_that_does_not_answer_are_stuck() {
         let begun = Instant::now();
-        let line = |now| LineState::Waiting { until: now };
+        let line = |now| LineState::Away { due: now };
         let overdue = |now| Pulse { deadline: Some(begun), ..turning(now, line(now)) }.stuck(now);
         assert_eq!(overdue(begun + RUNNER_GRACE), None);
         assert_eq!(overdue(begun + RUNNER_GRACE + SECOND), Some(Stuck::Runner));
@@ -236,23 +218,22 @@ mod tests {
 
     #[test]
     fn a_pool_without_a_free_thread_owes_an_answer_until_one_is_free() {
-        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
             let holding = tokio::task::spawn_blocking(move || held.recv());
-            let (mut probe, begun) = (PoolProbe::default(), Instant::now());
-            assert_eq!(probe.look(begun), Some(begun));
-            let later = begun + POOL_LIMIT + SECOND;
-            assert_eq!(probe.look(later), Some(begun), "the thread is taken");
+            let (told, mut telling) = tokio::sync::mpsc::channel(4);
+            let mut asking = tokio::task::JoinSet::new();
+            asking.spawn(ask_pool(move |since| told.try_send(since).unwrap()));
+            assert!(telling.recv().await.unwrap().is_some());
+            tokio::time::timeout(SECOND / 10, telling.recv()).await.expect_err("the thread is taken");
             release.send(()).unwrap();
             holding.await.unwrap().unwrap();
-            let asked = loop {
-                match probe.look(later) {
-                    Some(since) if since == begun => tokio::task::yield_now().await,
-                    asked => break asked,
-                }
-            };
-            assert_eq!(asked, Some(later), "it answered, and is asked anew");
+            assert_eq!(telling.recv().await.unwrap(), None, "it answered");
         });
     }
 }

@@ -154,8 +154,8 @@ pub struct Ended {
     pub diagnosis: Option<String>,
 }
 
-/// Where the loop publishes its status. Readers never hold it up.
-#[derive(Debug)]
+/// Where the loop publishes its status. Readers never hold it up. A clone is the same board.
+#[derive(Debug, Clone)]
 pub struct Board(watch::Sender<Status>);
 
 impl Board {

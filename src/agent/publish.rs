@@ -28,13 +28,12 @@ impl<J: Journal> Agent<J> {
             (false, false) => Mode::Running,
         };
         let (attempts, results_waiting) = (self.runner.running(), self.session.unacknowledged());
-        let pool_asked = self.pool.look(now);
-        let before = self.board.read(|status| status.pulse.line);
+        let before = self.board.read(|status| status.pulse);
         let pulse = Pulse {
             turned: Some(now),
-            line: self.line_state(before, now),
+            line: self.line_state(before.line, now),
             deadline: attempts.iter().map(|attempt| attempt.deadline).min(),
-            pool_asked,
+            ..before
         };
         self.board.update(|status| {
             if is_open && status.connected.is_none() {
@@ -48,7 +47,7 @@ impl<J: Journal> Agent<J> {
             status.mode = mode;
             status.attempts = attempts;
             status.results_waiting = results_waiting;
-            status.pulse = pulse;
+            status.pulse = Pulse { pool_asked: status.pulse.pool_asked, ..pulse };
         });
         self.notifier.alive(is_open, self.session.running(), pulse.stuck(now));
     }
@@ -57,21 +56,10 @@ impl<J: Journal> Agent<J> {
     fn line_state(&self, before: LineState, now: Instant) -> LineState {
         let dead_after = self.session.dead_after();
         match (&self.line, before) {
+            (None, _) => LineState::Away { due: self.retry },
             (Some(_), LineState::Open { exchanged, .. }) => LineState::Open { exchanged, dead_after },
             (Some(_), _) => LineState::Open { exchanged: now, dead_after },
-            (None, LineState::Opening { since }) => LineState::Opening { since },
-            (None, _) => LineState::Waiting { until: self.retry },
         }
-    }
-
-    /// Notes that the line is being opened.
-    pub(super) fn publish_opening(&self) {
-        self.board.update(|status| status.pulse.line = LineState::Opening { since: Instant::now() });
-    }
-
-    /// Notes that a try to open the line has ended, in whatever way.
-    pub(super) fn publish_exchange(&self) {
-        self.board.update(|status| status.pulse.line = LineState::Idle);
     }
 
     /// Notes that the control plane lives.

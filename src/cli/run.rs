@@ -28,6 +28,7 @@ use crate::health::{self, Source};
 use crate::identity::{self, Identity, IdentityError};
 use crate::journal::MemoryJournal;
 use crate::policy::Policy;
+use crate::pulse;
 use crate::runner::Runner;
 use crate::status::{Board, Daemon, Moment, Status};
 use crate::systemd::Notifier;
@@ -109,6 +110,7 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     // These end with this function: they are aborted when the set is dropped.
     let mut tasks = JoinSet::new();
     tasks.spawn(signals.forward(sender));
+    tasks.spawn(look_after_pool(board.clone()));
     tasks.spawn(tend(tools.workspaces.clone(), tools.mirrors.clone()));
     let ended = serve(&config, tools, board, notifier, wishes).await;
     socket.close().await;
@@ -190,6 +192,11 @@ fn workspaces(config: &Config) -> Arc<Workspaces> {
     let workspaces = Workspaces::new(config.workspaces(), config.clones.workspaces.clone());
     workspaces.sweep();
     Arc::new(workspaces)
+}
+
+/// Notes for ever whether threads for blocking work are free.
+async fn look_after_pool(board: Board) {
+    pulse::ask_pool(|since| board.update(|status| status.pulse.pool_asked = since)).await;
 }
 
 /// Removes workspaces whose time is over, and repacks mirrors, for ever.
