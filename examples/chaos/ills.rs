@@ -12,7 +12,7 @@ use crate::support::process::{command_line, is_root, require};
 /// Set in the process that has a mount namespace of its own.
 const INSIDE: &str = "SORTIE_CHAOS_INSIDE";
 /// How much is written at once to fill a file system.
-const PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
+static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Goes on in a mount namespace of its own where the system lets it, so that what is mounted goes with this process,
 /// whatever ends it.
