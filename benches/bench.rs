@@ -7,7 +7,7 @@
 //! work, not what they measure.
 //!
 //! In reading order: `effort` (how often), `connection` (tests), `daemon` (memory and start), `round_trip` (from POST
-//! to result), `clones` and `archives`, `figure` (what comes out), `turns`, `statistics`, `machine`, `paper` (the table).
+//! to result), `throughput` (tasks a second), `clones` and `archives`, `figure` (what comes out), `turns`, `statistics`, `machine`, `paper` (the table).
 
 // It talks to whoever started it, and like the rigs it may panic with what to do about it.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used)]
@@ -36,6 +36,8 @@ mod round_trip;
 mod statistics;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "bench/throughput.rs"]
+mod throughput;
 #[path = "bench/turns.rs"]
 mod turns;
 
@@ -84,6 +86,7 @@ impl Group {
                 let mut figures = connection::measure(effort);
                 figures.extend(daemon::measure(effort));
                 figures.extend(round_trip::measure(effort));
+                figures.extend(throughput::measure(effort));
                 let text = paper::text(&paper::table(&figures), &machine::facts(), effort);
                 (figures, text)
             }

@@ -5,28 +5,34 @@
 
 mod publish;
 
-use std::pin::Pin;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sortie_protocol::AgentMessage;
-use sortie_protocol::message::GoawayReason;
+use sortie_protocol::message::{GoawayReason, Offer, Reject, RejectReason};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backoff::{self, Backoff, SLOW_PROBE};
 use crate::dial::{Destination, Door};
 use crate::identity::Identity;
-use crate::journal::Journal;
+use crate::journal::{Durability, Journal, Store, StoreError};
 use crate::remote_url::RemoteUrl;
-use crate::runner::{Runner, RunnerEvent};
+use crate::runner::{Runner, RunnerEvent, Work};
+use crate::session::transport::{Transport, Way};
 use crate::session::websocket::{Incoming, Line, LineError};
-use crate::session::{Action, CloseReason, Event, Profile, Session};
+use crate::session::{Action, CloseReason, Effects, Event, Profile, Session};
 use crate::status::Board;
 use crate::systemd::Notifier;
+use crate::task::Tools;
 
 /// How long the last results may take to be acknowledged once everything has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long until a journal that could not be written is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(5);
 
 /// How often the loop looks at the clock where nothing else is due.
 const IDLE_TICK: Duration = Duration::from_secs(5);
@@ -60,75 +66,98 @@ pub struct ControlPlane {
     pub destination: Destination,
 }
 
-/// What the daemon is made of.
-pub struct Parts<J> {
+/// The way to a control plane through the door.
+pub struct Dialer {
     /// The way out.
     pub door: Arc<Door>,
-    /// Where orders come from.
+    /// Where it leads.
     pub control_plane: ControlPlane,
+}
+
+impl Way for Dialer {
+    fn open(&self) -> Opening {
+        let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
+        let url = self.control_plane.url.clone();
+        Box::pin(async move {
+            let line = Line::open(&door, &destination, &url).await?;
+            Ok(Box::new(line) as Box<dyn Transport>)
+        })
+    }
+}
+
+/// What the daemon is made of.
+pub struct Parts<S, W = Tools> {
+    /// The way to where orders come from.
+    pub way: Box<dyn Way>,
     /// What this agent tells of itself.
     pub profile: Profile,
     /// Who it is.
     pub identity: Identity,
     /// What does the work.
-    pub runner: Runner,
-    /// Where results wait.
-    pub journal: J,
+    pub runner: Runner<W>,
+    /// What survives a crash.
+    pub journal: Journal<S>,
     /// The word to systemd.
     pub notifier: Notifier,
     /// Where it tells what it is doing.
     pub board: Board,
     /// How long running tasks may go on once the daemon is to end.
     pub drain: Duration,
+    /// Where chance comes from: numbers from 0 up to 1.
+    pub jitter: Box<dyn FnMut() -> f64 + Send>,
 }
 
 /// The running daemon.
-pub struct Agent<J> {
-    door: Arc<Door>,
-    control_plane: ControlPlane,
+pub struct Agent<S, W = Tools> {
+    way: Box<dyn Way>,
     session: Session,
-    runner: Runner,
-    journal: J,
+    runner: Runner<W>,
+    journal: Journal<S>,
+    /// When the store is to be tried again that failed.
+    store_retry: Option<Instant>,
     notifier: Notifier,
     board: Board,
     drain: Duration,
+    jitter: Box<dyn FnMut() -> f64 + Send>,
     backoff: Backoff,
     started: Instant,
-    line: Option<Box<Line>>,
+    line: Option<Box<dyn Transport>>,
     /// When the line was opened, and when it is to be tried again while there is none.
     opened: Instant,
     retry: Instant,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Box<Line>, LineError>> + Send>>;
+type Opening = BoxFuture<'static, Result<Box<dyn Transport>, LineError>>;
 
 /// What woke the loop.
 enum Woken {
     Incoming(Incoming),
-    Opened(Result<Box<Line>, LineError>),
+    Opened(Result<Box<dyn Transport>, LineError>),
     Runner(RunnerEvent),
     Wish(Wish),
     Clock,
 }
 
-impl<J: Journal> Agent<J> {
+impl<S: Store, W: Work> Agent<S, W> {
     /// A daemon that has not connected yet.
-    pub fn new(parts: Parts<J>) -> Self {
+    pub fn new(parts: Parts<S, W>) -> Self {
         let now = Instant::now();
         parts.board.update(|status| {
             status.agent_id = Some(parts.identity.agent_id.clone());
-            status.control_plane = Some(parts.control_plane.url.to_string());
+            status.control_plane = Some(parts.identity.control_plane.clone());
         });
-        let session = Session::new(parts.profile, parts.identity, parts.journal.unacknowledged());
+        let (unacknowledged, lost) = (parts.journal.unacknowledged(), parts.journal.lost());
+        let session = Session::new(parts.profile, parts.identity, unacknowledged, lost);
         Self {
-            door: parts.door,
-            control_plane: parts.control_plane,
+            way: parts.way,
             session,
             runner: parts.runner,
             journal: parts.journal,
+            store_retry: None,
             notifier: parts.notifier,
             board: parts.board,
             drain: parts.drain,
+            jitter: parts.jitter,
             backoff: Backoff::default(),
             started: now,
             line: None,
@@ -143,7 +172,7 @@ impl<J: Journal> Agent<J> {
         let mut drain_by: Option<Instant> = None;
         loop {
             if self.line.is_none() && opening.is_none() && Instant::now() >= self.retry {
-                opening = Some(self.open());
+                opening = Some(self.way.open());
             }
             let woken = self.wait(&mut opening, &mut wishes, drain_by).await;
             match woken {
@@ -166,7 +195,10 @@ impl<J: Journal> Agent<J> {
                     self.feed(Event::Drain).await;
                 }
                 Woken::Wish(_) => {}
-                Woken::Clock => self.feed(Event::Tick).await,
+                Woken::Clock => {
+                    self.retry_store().await;
+                    self.feed(Event::Tick).await;
+                }
             }
             self.publish();
             if let Some(by) = drain_by
@@ -186,6 +218,7 @@ impl<J: Journal> Agent<J> {
         let now = Instant::now();
         let mut wake = now + IDLE_TICK;
         wake = self.session.wake_at().map_or(wake, |at| wake.min(self.started + at));
+        wake = self.store_retry.map_or(wake, |at| wake.min(at));
         wake = self.notifier.due().map_or(wake, |at| wake.min(at));
         if let Some(at) = drain_by {
             let last_words = at - LAST_WORDS;
@@ -208,13 +241,7 @@ impl<J: Journal> Agent<J> {
         }
     }
 
-    fn open(&self) -> Opening {
-        let (door, destination) = (Arc::clone(&self.door), self.control_plane.destination.clone());
-        let url = self.control_plane.url.clone();
-        Box::pin(async move { Line::open(&door, &destination, &url).await.map(Box::new) })
-    }
-
-    async fn opened(&mut self, result: Result<Box<Line>, LineError>) {
+    async fn opened(&mut self, result: Result<Box<dyn Transport>, LineError>) {
         match result {
             Ok(line) => {
                 self.opened = Instant::now();
@@ -222,7 +249,7 @@ impl<J: Journal> Agent<J> {
                 self.feed(Event::Opened).await;
             }
             Err(error) => {
-                let wait = self.backoff.next(backoff::random());
+                let wait = self.backoff.next((self.jitter)());
                 tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "no connection to the control plane");
                 self.board.trouble(&error.to_string());
                 self.retry = Instant::now() + wait;
@@ -244,66 +271,126 @@ impl<J: Journal> Agent<J> {
 
     /// Hands an event to the session and carries out what it says, until it has nothing more to say.
     async fn feed(&mut self, event: Event) {
-        let mut events = std::collections::VecDeque::from([event]);
+        let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for action in self.session.handle(self.started.elapsed(), event) {
-                events.extend(self.carry_out(action).await);
+                self.carry_out(action, &mut events).await;
             }
         }
     }
 
-    async fn carry_out(&mut self, action: Action) -> Option<Event> {
+    async fn carry_out(&mut self, action: Action, events: &mut VecDeque<Event>) {
         match action {
-            Action::Send(message) => self.send(&message).await,
+            Action::Send(message) => self.send(&message, events).await,
             Action::SendResult(attempt) => {
-                let result = self.journal.result(&attempt).cloned()?;
-                self.send(&AgentMessage::Result(result)).await
+                if let Some(result) = self.journal.result(&attempt).cloned() {
+                    self.send(&AgentMessage::Result(result), events).await;
+                }
             }
-            Action::Ping => match self.line.as_mut()?.ping().await {
-                Ok(()) => None,
-                Err(_) => self.dropped(),
-            },
-            Action::Consider(offer) => Some(match self.runner.admit(&offer) {
-                Ok(()) => Event::Admitted(offer.attempt),
-                Err(reject) => Event::Refused(reject),
-            }),
-            Action::Run(attempt) => {
-                self.runner.start(&attempt);
-                None
+            Action::Ping => {
+                if let Some(line) = &mut self.line
+                    && line.ping().await.is_err()
+                {
+                    events.push_back(self.dropped());
+                }
             }
-            Action::Stop(attempt, reason) => {
-                self.runner.stop(&attempt, reason);
-                None
+            Action::Consider(offer) => {
+                let event = match self.consider(&offer, events).await {
+                    Ok(effects) => Event::Admitted(offer.attempt, effects),
+                    Err(reject) => Event::Refused(reject),
+                };
+                events.push_back(event);
             }
+            Action::Run(attempt) => self.runner.start(&attempt),
+            Action::Stop(attempt, reason) => self.runner.stop(&attempt, reason),
             Action::Record(result) => {
                 let attempt = result.attempt.clone();
-                self.journal.record(*result);
-                Some(Event::Recorded(attempt))
+                // Where it could not be kept it is sent all the same: only the end of this process would lose it.
+                let kept = self.journal.record(*result).await;
+                events.extend(self.stored(kept));
+                events.push_back(Event::Recorded(attempt));
             }
-            Action::Forget(attempt) => {
-                self.journal.forget(&attempt);
-                None
+            Action::Forget(attempts) => {
+                let kept = self.journal.forget(&attempts).await;
+                events.extend(self.stored(kept));
             }
             Action::Close(reason) => {
                 self.close(&reason).await;
-                Some(Event::Closed)
+                events.push_back(Event::Closed);
             }
         }
     }
 
-    async fn send(&mut self, message: &AgentMessage) -> Option<Event> {
+    /// Decides about an offer: the journal first, because nothing is done twice, then the runner. What is taken is
+    /// kept before anybody hears of it.
+    async fn consider(
+        &mut self,
+        offer: &Offer,
+        events: &mut VecDeque<Event>,
+    ) -> Result<Effects, Box<Reject>> {
+        let attempt = &offer.attempt;
+        let reject = |reason| {
+            let attempt = attempt.clone();
+            Box::new(Reject { attempt, retryable: true, reason, diagnosis: None, result: None })
+        };
+        if self.journal.has_taken(attempt) {
+            tracing::warn!(%attempt, "an attempt was offered again that was taken before");
+            return Err(reject(RejectReason::Duplicate));
+        }
+        let effects = self.runner.admit(offer)?;
+        let durability = match effects {
+            // An attempt that is not listed after a power failure is one that was lost, which is what it is.
+            Effects::None => Durability::Process,
+            Effects::Some => Durability::Disk,
+        };
+        let kept = self.journal.begin(attempt, durability).await;
+        if kept.is_err() {
+            self.runner.dismiss(attempt);
+        }
+        let is_kept = kept.is_ok();
+        events.extend(self.stored(kept));
+        if is_kept { Ok(effects) } else { Err(reject(RejectReason::Busy)) }
+    }
+
+    /// Takes note of whether the journal could be written, and tells the session where that has changed.
+    fn stored(&mut self, kept: Result<(), StoreError>) -> Option<Event> {
+        let did_work = self.store_retry.is_none();
+        let works = kept.is_ok();
+        self.store_retry = (!works).then(|| Instant::now() + STORE_RETRY);
+        match kept {
+            Err(error) if did_work => {
+                tracing::error!(%error, "no new tasks are taken until the journal can be written");
+                self.board.trouble(&error.to_string());
+            }
+            Ok(()) if !did_work => tracing::info!("the journal can be written again"),
+            _ => {}
+        }
+        (did_work != works).then_some(Event::Journal { works })
+    }
+
+    async fn retry_store(&mut self) {
+        if self.store_retry.is_some_and(|at| Instant::now() >= at) {
+            let kept = self.journal.catch_up().await;
+            if let Some(event) = self.stored(kept) {
+                self.feed(event).await;
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &AgentMessage, events: &mut VecDeque<Event>) {
         self.publish_sent(message);
-        match self.line.as_mut()?.send(message).await {
-            Ok(()) => None,
-            Err(_) => self.dropped(),
+        if let Some(line) = &mut self.line
+            && line.send(message).await.is_err()
+        {
+            events.push_back(self.dropped());
         }
     }
 
     /// The line broke while something was written to it.
-    fn dropped(&mut self) -> Option<Event> {
+    fn dropped(&mut self) -> Event {
         self.line = None;
         self.wait_before_retry(Duration::ZERO);
-        Some(Event::Closed)
+        Event::Closed
     }
 
     async fn lost(&mut self, what: &str) {
@@ -350,7 +437,7 @@ impl<J: Journal> Agent<J> {
 
     fn wait_before_retry(&mut self, at_least: Duration) {
         self.backoff.session_ended(self.opened.elapsed());
-        self.retry = Instant::now() + at_least + self.backoff.next(backoff::random());
+        self.retry = Instant::now() + at_least + self.backoff.next((self.jitter)());
     }
 
     /// Looks whether draining is over: everything is told, or the time is.
@@ -406,14 +493,14 @@ impl<J: Journal> Agent<J> {
     }
 }
 
-async fn receive(line: &mut Option<Box<Line>>) -> Incoming {
+async fn receive(line: &mut Option<Box<dyn Transport>>) -> Incoming {
     match line {
         Some(line) => line.receive().await,
         None => std::future::pending().await,
     }
 }
 
-async fn finish(opening: &mut Option<Opening>) -> Result<Box<Line>, LineError> {
+async fn finish(opening: &mut Option<Opening>) -> Result<Box<dyn Transport>, LineError> {
     match opening {
         Some(opening) => opening.await,
         None => std::future::pending().await,

@@ -1,6 +1,6 @@
 //! The slots: attempts that run, each with its deadline, its cancel token and its progress.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::git::{Control, Pace, Transfer};
+use crate::git::{Control, Limits, Pace, Transfer};
 use crate::report::{Code, Diagnosis, Stage, StageEvent, StageLog};
-use crate::session::StopReason;
+use crate::session::{Effects, StopReason};
 use crate::status;
 use crate::task::{self, Task, TaskReport, Tools};
 
@@ -34,18 +34,53 @@ pub enum RunnerEvent {
     Finished(Box<AttemptResult>),
 }
 
+/// What does tasks: the daemon's [`Tools`], or a simulation's.
+pub trait Work: Clone + Send + Sync + 'static {
+    /// Asks whether the task may be done at all. Nothing is opened and nothing is read for that.
+    ///
+    /// # Errors
+    /// The diagnosis.
+    fn admit(&self, task: &Task) -> Result<(), Diagnosis>;
+
+    /// The limits for one task.
+    fn limits(&self) -> Limits;
+
+    /// Does a task. It ends by itself, at the deadline, or soon after the cancel token of `control` is set.
+    fn run(
+        &self,
+        attempt: &AttemptId,
+        task: &Task,
+        control: &Control,
+        log: &StageLog,
+    ) -> impl Future<Output = TaskReport> + Send;
+}
+
+impl Work for Tools {
+    fn admit(&self, task: &Task) -> Result<(), Diagnosis> {
+        task::admit(task, self)
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    async fn run(&self, _: &AttemptId, task: &Task, control: &Control, log: &StageLog) -> TaskReport {
+        task::run(task, self, control, log).await
+    }
+}
+
 /// Runs attempts. Dropping it cancels them all.
-pub struct Runner {
-    tools: Tools,
+pub struct Runner<W = Tools> {
+    work: W,
     /// The longest time that any attempt may take.
     max_run: Duration,
-    admitted: HashMap<AttemptId, Work>,
-    running: HashMap<AttemptId, Running>,
+    admitted: BTreeMap<AttemptId, Admitted>,
+    running: BTreeMap<AttemptId, Running>,
     tasks: JoinSet<TaskReport>,
     progress: (mpsc::Sender<Progress>, mpsc::Receiver<Progress>),
 }
 
-struct Work {
+struct Admitted {
     task: Task,
     run: Duration,
 }
@@ -59,24 +94,25 @@ struct Running {
     deadline: Instant,
 }
 
-impl Runner {
+impl<W: Work> Runner<W> {
     /// A runner without work.
-    pub fn new(tools: Tools, max_run: Duration) -> Self {
+    pub fn new(work: W, max_run: Duration) -> Self {
         Self {
-            tools,
+            work,
             max_run,
-            admitted: HashMap::new(),
-            running: HashMap::new(),
+            admitted: BTreeMap::new(),
+            running: BTreeMap::new(),
             tasks: JoinSet::new(),
             progress: mpsc::channel(PROGRESS_QUEUE),
         }
     }
 
-    /// Decides whether an offered attempt will be run. Nothing is opened and nothing is read for that.
+    /// Decides whether an offered attempt will be run, and says whether it will have effects. Nothing is opened and
+    /// nothing is read for that.
     ///
     /// # Errors
     /// The rejection to answer with.
-    pub fn admit(&mut self, offer: &Offer) -> Result<(), Box<Reject>> {
+    pub fn admit(&mut self, offer: &Offer) -> Result<Effects, Box<Reject>> {
         let reject = |reason, retryable, diagnosis: Diagnosis, report: Option<TaskReport>| {
             let diagnosis = Some(task::wire_diagnosis(&diagnosis));
             let result = report.map(|report| report.to_wire());
@@ -92,21 +128,30 @@ impl Runner {
         spec.validate().map_err(|error| not_supported(error.to_string()))?;
         let task =
             task::from_wire(&spec, &offer.attempt).map_err(|error| not_supported(error.to_string()))?;
-        if let Err(diagnosis) = task::admit(&task, &self.tools) {
+        if let Err(diagnosis) = self.work.admit(&task) {
             // Another agent may have declared the server; a URL that is malformed is so everywhere.
             let retryable = matches!(diagnosis.code, Code::ServerNotDeclared | Code::CredentialMissing);
             let report = TaskReport::refused(&task, diagnosis.clone());
             return Err(reject(RejectReason::Policy, retryable, diagnosis, Some(report)));
         }
         let run = Duration::from_secs(spec.run_seconds).min(self.max_run);
-        self.admitted.insert(offer.attempt.clone(), Work { task, run });
-        Ok(())
+        let effects = if task.has_effects() { Effects::Some } else { Effects::None };
+        self.admitted.insert(offer.attempt.clone(), Admitted { task, run });
+        Ok(effects)
+    }
+
+    /// Takes an admission back.
+    pub fn dismiss(&mut self, attempt: &AttemptId) {
+        self.admitted.remove(attempt);
     }
 
     /// Starts an attempt that was admitted.
     pub fn start(&mut self, attempt: &AttemptId) {
-        let Some(Work { task, run }) = self.admitted.remove(attempt) else { return };
-        let cancel = CancellationToken::new();
+        self.start_with(attempt, CancellationToken::new());
+    }
+
+    fn start_with(&mut self, attempt: &AttemptId, cancel: CancellationToken) {
+        let Some(Admitted { task, run }) = self.admitted.remove(attempt) else { return };
         let transfer = Arc::new(Transfer::default());
         let log = self.observed_log(attempt);
         let started = Instant::now();
@@ -115,13 +160,14 @@ impl Runner {
             deadline,
             cancel: cancel.clone(),
             transfer: Arc::clone(&transfer),
-            limits: self.tools.limits,
+            limits: self.work.limits(),
         };
-        let work = carry_out(task.clone(), self.tools.clone(), control, log.clone());
+        let work = carry_out(attempt.clone(), task.clone(), self.work.clone(), control, log.clone());
         let reporting = report_progress(attempt.clone(), transfer, log.clone(), self.progress.0.clone());
         let span = tracing::info_span!("task", task.id = attempt.task_id, task.attempt = attempt.attempt);
         let both = async move {
             tokio::select! {
+                biased;
                 report = work => report,
                 never = reporting => match never {},
             }
@@ -130,16 +176,25 @@ impl Runner {
         self.running.insert(attempt.clone(), Running { id, task, log, cancel, started, deadline });
     }
 
-    /// Stops an attempt. Its end is still told.
+    /// Stops an attempt. Its end is still told, but for one that is lost before it has started.
     pub fn stop(&mut self, attempt: &AttemptId, reason: StopReason) {
-        self.admitted.remove(attempt);
+        match reason {
+            StopReason::Lost => self.dismiss(attempt),
+            // The report of one that has not started says so in the form of its kind.
+            StopReason::Cancelled if self.admitted.contains_key(attempt) => {
+                let cancel = CancellationToken::new();
+                cancel.cancel();
+                return self.start_with(attempt, cancel);
+            }
+            StopReason::Cancelled => {}
+        }
         if let Some(running) = self.running.get(attempt) {
             tracing::info!(%attempt, ?reason, "stopping an attempt");
             running.cancel.cancel();
         }
     }
 
-    /// Stops everything. Each end is still told.
+    /// Stops everything that runs. Each end is still told.
     pub fn cancel_all(&mut self) {
         self.admitted.clear();
         for running in self.running.values() {
@@ -224,8 +279,20 @@ impl Runner {
     }
 }
 
-async fn carry_out(task: Task, tools: Tools, control: Control, log: StageLog) -> TaskReport {
-    task::run(&task, &tools, &control, &log).await
+async fn carry_out<W: Work>(
+    attempt: AttemptId,
+    task: Task,
+    work: W,
+    control: Control,
+    log: StageLog,
+) -> TaskReport {
+    if control.cancel.is_cancelled() {
+        // It was stopped before it began, so that nothing of it is to happen.
+        let seen = "it was cancelled before it began";
+        let diagnosis = Diagnosis::new(Code::Cancelled, Stage::Policy, seen, vec![]);
+        return TaskReport::refused(&task, diagnosis);
+    }
+    work.run(&attempt, &task, &control, &log).await
 }
 
 async fn report_progress(
@@ -353,7 +420,7 @@ mod tests {
         let mut runner = runner();
         let attempt = AttemptId { task_id: "t".into(), attempt: 1 };
         runner.admit(&offer(r#"{"kind":"connection-test","url":"https://git.example/x"}"#)).unwrap();
-        let Work { task, .. } = runner.admitted.remove(&attempt).unwrap();
+        let Admitted { task, .. } = runner.admitted.remove(&attempt).unwrap();
         let log = StageLog::default();
         log.begin(Stage::Tls);
         let id = runner.tasks.spawn(async { panic!("a bug") }).id();
@@ -375,7 +442,7 @@ mod tests {
         let mut runner = runner();
         let offer = offer(r#"{"kind":"connection-test","url":"https://git.example/x"}"#);
         runner.admit(&offer).unwrap();
-        let Work { task, .. } = runner.admitted.remove(&offer.attempt).unwrap();
+        let Admitted { task, .. } = runner.admitted.remove(&offer.attempt).unwrap();
         let (log, cancel) = (StageLog::default(), CancellationToken::new());
         log.begin(Stage::Identify);
         log.fact("said", "x".repeat(sortie_protocol::frame::MAX_MESSAGE_BYTES));

@@ -7,18 +7,21 @@
 
 mod attempts;
 mod events;
+pub mod transport;
 pub mod websocket;
 
 use std::time::Duration;
 
 use sortie_protocol::message::{
-    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, Offer, ProtocolError, Times, Welcome,
+    AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, LostAttempt, Offer, ProtocolError,
+    Times, Welcome,
 };
 use sortie_protocol::{AgentMessage, AttemptId, ControlMessage, identity};
 
 use crate::identity::Identity;
+use crate::journal::MAX_WAITING_RESULTS;
 use attempts::Attempts;
-pub use events::{Action, CloseReason, Event, Profile, StopReason};
+pub use events::{Action, CloseReason, Effects, Event, Profile, StopReason};
 
 /// How long a session may take from the connection to `welcome`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +52,9 @@ pub struct Session {
     phase: Phase,
     attempts: Attempts,
     unacknowledged: Vec<AttemptId>,
+    /// What an earlier process lost, until the control plane has been told.
+    lost: Vec<LostAttempt>,
+    journal_works: bool,
     times: Times,
     paused: bool,
     draining: bool,
@@ -63,14 +69,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of an enrolled agent that has `unacknowledged` results from before.
-    pub fn new(profile: Profile, identity: Identity, unacknowledged: Vec<AttemptId>) -> Self {
+    /// A session of an enrolled agent that has `unacknowledged` results from before, and has `lost` attempts.
+    pub fn new(
+        profile: Profile,
+        identity: Identity,
+        unacknowledged: Vec<AttemptId>,
+        lost: Vec<LostAttempt>,
+    ) -> Self {
         Self {
             profile,
             identity,
             phase: Phase::Closed,
             attempts: Attempts::default(),
             unacknowledged,
+            lost,
+            journal_works: true,
             times: Times::default(),
             paused: false,
             draining: false,
@@ -134,7 +147,7 @@ impl Session {
                 self.heard_at = now;
                 self.not_understood(&ProtocolError::from(&error), &mut actions);
             }
-            Event::Admitted(attempt) => self.admitted(attempt, &mut actions),
+            Event::Admitted(attempt, effects) => self.admitted(now, attempt, effects, &mut actions),
             Event::Refused(reject) => {
                 self.considering = false;
                 self.attempts.remove(&reject.attempt);
@@ -148,6 +161,7 @@ impl Session {
                     actions.push(Action::SendResult(attempt));
                 }
             }
+            Event::Journal { works } => self.journal_works = works,
             Event::Drain => self.drain(&mut actions),
             Event::Tick => {}
         }
@@ -176,6 +190,7 @@ impl Session {
     fn opened(&mut self, now: Duration) {
         self.phase = Phase::AwaitingChallenge;
         (self.opened_at, self.heard_at, self.pinged_at, self.renewed_at) = (now, now, now, now);
+        self.attempts.opened();
         self.told_credit = None;
         self.protocol_errors = 0;
         // A pause, or a drain by the control plane, belongs to the session that told it; it is told again.
@@ -194,10 +209,10 @@ impl Session {
                     "the control plane did not understand a message"
                 );
             }
-            (Phase::AwaitingChallenge, M::Challenge(challenge)) => self.challenged(&challenge, actions),
+            (Phase::AwaitingChallenge, M::Challenge(challenge)) => self.challenged(now, &challenge, actions),
             (Phase::AwaitingWelcome, M::Welcome(welcome)) => self.welcomed(now, welcome, actions),
             (Phase::Open, M::Offer(offer)) => self.offered(now, offer, actions),
-            (Phase::Open, M::Renewed { attempts }) => self.attempts.decide(now, &attempts, actions),
+            (Phase::Open, M::Renewed { attempts }) => self.attempts.answered(&attempts, actions),
             (Phase::Open, M::Cancel { attempt, reason }) => {
                 tracing::info!(%attempt, reason, "cancelled by the control plane");
                 self.attempts.cancel(&attempt, actions);
@@ -212,13 +227,13 @@ impl Session {
                 self.paused = true;
             }
             (_, out_of_turn) => {
-                let message = format!("this message does not belong here: {}", name(&out_of_turn));
+                let message = format!("this message does not belong here: {}", out_of_turn.name());
                 self.not_understood(&ProtocolError { code: "out_of_turn".into(), message }, actions);
             }
         }
     }
 
-    fn challenged(&mut self, challenge: &Challenge, actions: &mut Vec<Action>) {
+    fn challenged(&mut self, now: Duration, challenge: &Challenge, actions: &mut Vec<Action>) {
         let Identity { agent_id, control_plane, key } = &self.identity;
         let payload = identity::hello_payload(control_plane, &challenge.session, &challenge.nonce, agent_id);
         let hello = Hello {
@@ -233,7 +248,10 @@ impl Session {
             max_tasks: self.profile.max_tasks,
             running: self.attempts.ids(),
             unacknowledged: self.unacknowledged.clone(),
+            lost: self.lost.clone(),
         };
+        // It asks for the renewal of all that runs.
+        self.attempts.asks(now);
         self.phase = Phase::AwaitingWelcome;
         actions.push(Action::Send(Box::new(AgentMessage::Hello(hello))));
     }
@@ -243,7 +261,11 @@ impl Session {
         self.phase = Phase::Open;
         self.times = welcome.times;
         (self.pinged_at, self.renewed_at) = (now, now);
-        self.attempts.decide(now, &welcome.attempts, actions);
+        self.attempts.answered(&welcome.attempts, actions);
+        let told: Vec<_> = self.lost.drain(..).map(|lost| lost.attempt).collect();
+        if !told.is_empty() {
+            actions.push(Action::Forget(told));
+        }
         actions.extend(self.unacknowledged.iter().cloned().map(Action::SendResult));
         if self.draining {
             self.send(AgentMessage::Drain { reason: STOPPING.to_owned() }, actions);
@@ -267,18 +289,27 @@ impl Session {
         actions.push(Action::Consider(Box::new(offer)));
     }
 
-    fn admitted(&mut self, attempt: AttemptId, actions: &mut Vec<Action>) {
+    fn admitted(&mut self, now: Duration, attempt: AttemptId, effects: Effects, actions: &mut Vec<Action>) {
         self.considering = false;
         self.send(AgentMessage::Accept(attempt.clone()), actions);
         self.send(AgentMessage::Start(attempt.clone()), actions);
-        actions.push(Action::Run(attempt));
+        match effects {
+            Effects::None => self.attempts.run(&attempt, actions),
+            // The offer may have been on its way for long. It runs when the answer says that it is still ours; where
+            // the line breaks before, the next welcome says so.
+            Effects::Some => {
+                self.attempts.asks(now);
+                self.send(AgentMessage::Renew { attempts: vec![attempt] }, actions);
+            }
+        }
     }
 
     fn finished(&mut self, result: AttemptResult, actions: &mut Vec<Action>) {
         // One that was lost has a successor elsewhere by now; its result would only be refused.
-        if self.attempts.remove(&result.attempt) {
-            actions.push(Action::Record(Box::new(result)));
-        }
+        actions.push(match self.attempts.remove(&result.attempt) {
+            true => Action::Record(Box::new(result)),
+            false => Action::Forget(vec![result.attempt]),
+        });
     }
 
     fn acknowledged(&mut self, attempt: &AttemptId, disposition: Disposition, actions: &mut Vec<Action>) {
@@ -286,7 +317,7 @@ impl Session {
             tracing::warn!(%attempt, "the control plane did not count this result: the attempt was given away");
         }
         self.unacknowledged.retain(|waiting| waiting != attempt);
-        actions.push(Action::Forget(attempt.clone()));
+        actions.push(Action::Forget(vec![attempt.clone()]));
     }
 
     fn goaway(&mut self, goaway: Goaway, actions: &mut Vec<Action>) {
@@ -344,6 +375,7 @@ impl Session {
                     self.renewed_at = now;
                     let attempts = self.attempts.ids();
                     if !attempts.is_empty() {
+                        self.attempts.asks(now);
                         self.send(AgentMessage::Renew { attempts }, actions);
                     }
                 }
@@ -360,7 +392,11 @@ impl Session {
     }
 
     fn free_slots(&self) -> u32 {
-        if self.paused || self.draining {
+        if self.paused
+            || self.draining
+            || !self.journal_works
+            || self.unacknowledged.len() >= MAX_WAITING_RESULTS
+        {
             return 0;
         }
         self.profile.max_tasks.saturating_sub(u32::try_from(self.attempts.occupied()).unwrap_or(u32::MAX))
@@ -377,22 +413,6 @@ impl Session {
 /// A duration that the control plane sent, within reason.
 fn time(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds).clamp(SHORTEST_TIME, LONGEST_TIME)
-}
-
-fn name(message: &ControlMessage) -> &'static str {
-    match message {
-        ControlMessage::Challenge(_) => "challenge",
-        ControlMessage::Welcome(_) => "welcome",
-        ControlMessage::Offer(_) => "offer",
-        ControlMessage::Renewed { .. } => "renewed",
-        ControlMessage::Cancel { .. } => "cancel",
-        ControlMessage::ResultAck { .. } => "result_ack",
-        ControlMessage::Pause { .. } => "pause",
-        ControlMessage::Resume {} => "resume",
-        ControlMessage::Drain { .. } => "drain",
-        ControlMessage::Goaway(_) => "goaway",
-        ControlMessage::Error(_) => "error",
-    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct Status {
     pub dead_after: Duration,
     /// Why there was no connection the last few times, and when, the latest first.
     pub errors: VecDeque<(Moment, String)>,
+    /// Whether the journal cannot be written, so that nothing new is taken.
+    pub journal_fails: bool,
     /// Whether the control plane refused this agent's identity the last time.
     pub identity_refused: bool,
     /// Whether new tasks are taken.
@@ -66,8 +68,9 @@ pub struct Counters {
     pub diagnoses: BTreeMap<&'static str, u64>,
     /// Sessions that were open.
     pub sessions: u64,
-    /// Times when a session could not be opened or ended otherwise than by this agent's own wish.
-    pub connection_errors: u64,
+    /// What was told as an error: a session that could not be opened or was ended from without, or a journal that
+    /// could not be written.
+    pub errors: u64,
     /// Messages of the control plane that were not understood.
     pub protocol_errors: u64,
     /// Bytes that clones received from git servers.
@@ -181,7 +184,7 @@ impl Board {
         self.update(|status| {
             status.errors.truncate(RECENT_ERRORS - 1);
             status.errors.push_front(told);
-            status.counters.connection_errors += 1;
+            status.counters.errors += 1;
         });
     }
 
@@ -236,6 +239,7 @@ impl Status {
             (is_open && is_silent, "silent"),
             (self.identity_refused, "identity_refused"),
             (self.mode == Mode::Draining, "draining"),
+            (self.journal_fails, "journal_fails"),
         ]
         .into_iter()
         .filter_map(|(is_missing, word)| is_missing.then_some(word))
@@ -377,7 +381,7 @@ mod tests {
         let status = reader.borrow();
         assert_eq!(status.errors.len(), RECENT_ERRORS);
         assert_eq!(status.errors[0].1, (RECENT_ERRORS + 1).to_string());
-        assert_eq!(status.counters.connection_errors, RECENT_ERRORS as u64 + 2);
+        assert_eq!(status.counters.errors, RECENT_ERRORS as u64 + 2);
     }
 
     #[test]
@@ -395,6 +399,7 @@ mod tests {
         assert_eq!(ready.missing(now + dead_after + Duration::from_millis(1)), ["silent"]);
         assert_eq!(Status { connected: None, ..ready.clone() }.missing(now), ["no_session"]);
         assert_eq!(Status { mode: Mode::Draining, ..ready.clone() }.missing(now), ["draining"]);
+        assert_eq!(Status { journal_fails: true, ..ready.clone() }.missing(now), ["journal_fails"]);
         // A pause is the control plane's own wish: it knows, and nothing is wrong here.
         assert_eq!(Status { mode: Mode::Paused, ..ready.clone() }.missing(now), Vec::<&str>::new());
         let refused = Status { connected: None, identity_refused: true, ..ready.clone() };

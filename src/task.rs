@@ -98,6 +98,11 @@ impl Task {
         }
     }
 
+    /// Whether it changes anything that outlives it, here or at the control plane.
+    pub fn has_effects(&self) -> bool {
+        matches!(self, Self::Clone(_))
+    }
+
     /// What it is aimed at.
     pub fn target(&self) -> &TargetSpec {
         match self {

@@ -105,6 +105,7 @@ async fn open(port: u16, identity: &Identity) -> Wire {
         max_tasks: 1,
         running: vec![],
         unacknowledged: vec![],
+        lost: vec![],
     };
     send(&mut socket, AgentMessage::Hello(hello)).await;
     let ControlMessage::Welcome(_) = receive(&mut socket).await else { panic!("a welcome is due") };

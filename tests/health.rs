@@ -125,7 +125,7 @@ fn ready_means_that_there_is_a_session_and_alive_that_the_loop_moves() {
     let page = get(&socket, "/metrics").body;
     assert_eq!(sample(&page, "sortie_session_up"), Some(1.0));
     assert_eq!(sample(&page, "sortie_reconnects_total"), Some(1.0), "{page}");
-    assert!(sample(&page, "sortie_connection_errors_total") >= Some(1.0), "{page}");
+    assert!(sample(&page, "sortie_errors_total") >= Some(1.0), "{page}");
     let status = sortie(["status", "--json", "--config", agent.config().to_str().unwrap()]).json();
     assert_eq!(status["readiness"], json!({"ready": true, "reasons": []}));
     assert_eq!(status["control_plane"]["reconnects"], 1);

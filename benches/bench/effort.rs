@@ -1,5 +1,7 @@
 //! How often everything is repeated.
 
+use std::time::Duration;
+
 /// Numbers of repetitions.
 pub(crate) struct Effort {
     /// Whether what comes out is worth keeping.
@@ -26,6 +28,8 @@ pub(crate) struct Effort {
     pub(crate) starts: usize,
     /// Tasks from POST to result.
     pub(crate) tasks: usize,
+    /// For how long tasks are counted that go through many agents.
+    pub(crate) throughput_seconds: u64,
 }
 
 /// A repository of one size.
@@ -43,20 +47,26 @@ impl Growing {
 }
 
 impl Effort {
+    /// `throughput_seconds` as a duration.
+    pub(crate) fn throughput(&self) -> Duration {
+        Duration::from_secs(self.throughput_seconds)
+    }
+
     /// Enough for figures that others may rely on.
     pub(crate) const FULL: Self = Self {
         is_for_the_record: true,
         warm_ups: 2,
         tests: 31,
         references: 50_000,
-        sizes: [Growing::new(20_000, 9), Growing::new(150_000, 5), Growing::new(500_000, 3)],
-        clones: 5,
+        sizes: [Growing::new(20_000, 7), Growing::new(150_000, 3), Growing::new(500_000, 3)],
+        clones: 3,
         quick_clones: 9,
-        crowds: 3,
+        crowds: 2,
         behind: 200,
         archives: 9,
         starts: 21,
         tasks: 400,
+        throughput_seconds: 10,
     };
     /// Enough to see that the measurements work.
     pub(crate) const QUICK: Self = Self {
@@ -72,5 +82,6 @@ impl Effort {
         archives: 2,
         starts: 3,
         tasks: 20,
+        throughput_seconds: 2,
     };
 }

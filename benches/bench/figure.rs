@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::statistics::{Times, milliseconds};
 
-/// What a figure must not exceed.
+/// What a figure must not exceed, or must come to.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     /// Times as long as the other program takes.
@@ -13,6 +13,10 @@ pub(crate) enum Target {
     Milliseconds(f64),
     /// Megabytes of a million bytes.
     Megabytes(f64),
+    /// At least as many a second.
+    PerSecond(f64),
+    /// At least as many times the other quantity.
+    RatioAtLeast(f64),
     /// Nothing was promised; it is shown for orientation.
     None,
 }
@@ -24,6 +28,8 @@ pub(crate) enum Quantity {
     Milliseconds(f64),
     /// Megabytes of a million bytes.
     Megabytes(f64),
+    /// How many a second.
+    PerSecond(f64),
 }
 
 /// A measured quantity, beside another program's where there is one to compare with.
@@ -48,7 +54,7 @@ impl Quantity {
 
     fn number(self) -> f64 {
         match self {
-            Self::Milliseconds(number) | Self::Megabytes(number) => number,
+            Self::Milliseconds(number) | Self::Megabytes(number) | Self::PerSecond(number) => number,
         }
     }
 
@@ -59,6 +65,7 @@ impl Quantity {
             Self::Milliseconds(number) if number >= 100.0 => format!("{number:.0} ms"),
             Self::Milliseconds(number) => format!("{number:.1} ms"),
             Self::Megabytes(number) => format!("{number:.1} MB"),
+            Self::PerSecond(number) => format!("{number:.0}/s"),
         }
     }
 }
@@ -90,11 +97,13 @@ impl Figure {
         self.theirs.map(|theirs| self.ours.number() / theirs.number())
     }
 
-    /// Whether it exceeds its target.
+    /// Whether it misses its target.
     pub(crate) fn is_over(&self) -> bool {
         match self.target {
             Target::Ratio(most) => self.ratio().is_some_and(|ratio| ratio > most),
             Target::Milliseconds(most) | Target::Megabytes(most) => self.ours.number() > most,
+            Target::PerSecond(least) => self.ours.number() < least,
+            Target::RatioAtLeast(least) => self.ratio().is_some_and(|ratio| ratio < least),
             Target::None => false,
         }
     }

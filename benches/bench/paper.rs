@@ -43,6 +43,8 @@ fn row(figure: &Figure) -> [String; 7] {
         Target::Ratio(most) => format!("≤ {most:?} ×"),
         Target::Milliseconds(most) => format!("≤ {most:.0} ms"),
         Target::Megabytes(most) => format!("≤ {most:.0} MB"),
+        Target::PerSecond(least) => format!("≥ {least:.0}/s"),
+        Target::RatioAtLeast(least) => format!("≥ {least:?} ×"),
         Target::None => NOTHING.to_owned(),
     };
     let verdict = match figure.target {
@@ -64,7 +66,7 @@ fn row(figure: &Figure) -> [String; 7] {
 /// The page of what the agent costs: the table with what one has to know of it.
 pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> String {
     let facts = listed(facts);
-    let Effort { warm_ups, tests, starts, tasks, .. } = effort;
+    let Effort { warm_ups, tests, starts, tasks, throughput_seconds, .. } = effort;
     format!(
         "# Measurements\n\n\
          Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\
@@ -87,7 +89,11 @@ pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> St
          \x20 which it writes when it has the `welcome`.\n\
          - From POST to result: {tasks} connection tests, one after the other, with a client that keeps its\n\
          \x20 connection: POST, then GET with `?wait=30s`; less the `duration_ms` that each report gives itself.\n\
-         \x20 The database is SQLite, which is synced before each answer.\n"
+         \x20 The database is SQLite, which is synced before each answer.\n\
+         - Tasks a second: {throughput_seconds} s of connection tests through sessions of this process, which answer every offer at\n\
+         \x20 once with `accept`, `start` and `result`; a task counts when its result is acknowledged. Beside it stand, in the\n\
+         \x20 column of `git`, rows that one SQLite connection inserts with a commit each, with the same settings in the\n\
+         \x20 same directory, right afterwards.\n"
     )
 }
 

@@ -7,16 +7,17 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::journal::Journal;
+use crate::journal::Store;
 use crate::pulse::{LineState, Pulse};
 use crate::report::Code;
+use crate::runner::Work;
 use crate::session::CloseReason;
 use crate::status::{Attempt, Ended, Mode, Moment};
 
 /// What a diagnosis is counted under that this version's catalogue does not have.
 const OTHER_CODE: &str = "other";
 
-impl<J: Journal> Agent<J> {
+impl<S: Store, W: Work> Agent<S, W> {
     /// Publishes what the session and the runner hold, and feeds the watchdog unless something is stuck. It is done
     /// each time the loop has come around.
     pub(super) fn publish(&mut self) {
@@ -43,6 +44,7 @@ impl<J: Journal> Agent<J> {
             } else if !is_open {
                 status.connected = None;
             }
+            status.journal_fails = self.store_retry.is_some();
             status.dead_after = self.session.dead_after();
             status.mode = mode;
             status.attempts = attempts;

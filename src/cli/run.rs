@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::{AccessError, with_secret};
 use super::enroll::{Failure, control_plane, profile, trade};
 use super::{Common, Exit, complain, load_config};
-use crate::agent::{Agent, Ended, Parts, Wish};
+use crate::agent::{Agent, Dialer, Ended, Parts, Wish};
 use crate::artifact::Uploader;
 use crate::backoff::{self, Backoff};
 use crate::config::{self, Config};
@@ -26,7 +26,8 @@ use crate::enroll::EnrollError;
 use crate::git::{self, Mirrors};
 use crate::health::{self, Source};
 use crate::identity::{self, Identity, IdentityError};
-use crate::journal::MemoryJournal;
+use crate::journal::Journal;
+use crate::journal::sqlite::{OpenError, SqliteStore};
 use crate::policy::Policy;
 use crate::pulse;
 use crate::runner::Runner;
@@ -76,6 +77,8 @@ enum StartError {
     Git(#[from] git::InitializationError),
     #[error("{0}")]
     Health(#[from] health::BindError),
+    #[error("{0}")]
+    Journal(#[from] OpenError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::ErrorKind),
 }
@@ -134,16 +137,18 @@ async fn serve(
     let control_plane = control_plane(config, &url).await?;
     let destination = control_plane.destination.clone();
     tools.uploads = Some(Uploader::new(Arc::clone(&tools.door), destination, url, &identity));
+    let (store, kept) = SqliteStore::open(&config.agent.state_dir)?;
+    let journal = Journal::new(store, kept);
     let agent = Agent::new(Parts {
-        door: Arc::clone(&tools.door),
-        control_plane,
+        way: Box::new(Dialer { door: Arc::clone(&tools.door), control_plane }),
         profile: profile(&config.agent),
         identity,
         runner: Runner::new(tools, config.max_run),
-        journal: MemoryJournal::default(),
+        journal,
         notifier,
         board,
         drain: config.agent.drain,
+        jitter: Box::new(backoff::random),
     });
     let ended = agent.run(wishes).await;
     tracing::info!(drained = ended == Ended::Drained, "ended");

@@ -7,8 +7,8 @@
 //! expansion of `$Id$` (`ident`), other encodings (`working-tree-encoding`), filters, and line ends of files over
 //! 4 MiB.
 //!
-//! Memory is bounded whatever the tree holds: 32 MiB read ahead and one file of 4 MiB for each thread, 16 MiB of
-//! cache for each thread, 64 MiB of trees, about 30 MiB in the compressor. A larger file is streamed where it is
+//! Memory is bounded whatever the tree holds: 8 MiB read ahead and one file of 4 MiB for each thread, 16 MiB of
+//! cache for each thread, 64 MiB of trees, about 20 MiB in the compressor. A larger file is streamed where it is
 //! stored whole; only one that is stored as a delta is held, at most 512 MiB and its base. The directory of a zip is
 //! held until its end, about 100 bytes for each entry.
 
@@ -27,6 +27,7 @@ use std::path::Path;
 
 use gix_hash::ObjectId;
 use gix_object::{CommitRefIter, Kind};
+use zstd::zstd_safe::CParameter;
 
 use self::form::{Body, Form, Piece};
 use self::objects::{Objects, object_id};
@@ -36,11 +37,15 @@ use super::pkt::scrubbed;
 use super::survey::is_unsafe_name;
 use super::{Control, Error, Limit, PackProblem};
 
-/// The level of zstd. With [`ZSTD_WORKERS`] it decides the bytes.
+/// The level of zstd. With [`ZSTD_JOB_BYTES`] it decides the bytes.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Threads of zstd: always one, because the bytes of one and of none differ.
-const ZSTD_WORKERS: u32 = 1;
+/// What each of zstd's threads takes at once, in bytes. Small, so that the last one does not work alone for long and
+/// the buffers stay small; the archive does not grow by it.
+const ZSTD_JOB_BYTES: u32 = 2 * 1024 * 1024;
+
+/// Threads of zstd. Any number but none makes the same bytes: only the size of the jobs decides.
+const ZSTD_WORKERS: u32 = 2;
 
 /// The form of an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -275,6 +280,7 @@ impl<'a> Writer<'a> {
                 let mut encoder = zstd::Encoder::new(output, ZSTD_LEVEL).map_err(failed)?;
                 encoder.include_checksum(true).map_err(failed)?;
                 encoder.multithread(ZSTD_WORKERS).map_err(failed)?;
+                encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES)).map_err(failed)?;
                 let mut writer = Self { target: Target::Compressed(encoder), control, written: 0, directory };
                 writer.write(&form.beginning())?;
                 Ok(writer)

@@ -66,9 +66,9 @@ fn line(page: &mut Page, status: &Status, now: Instant) {
         counters.reconnects(),
     );
     page.counter(
-        "sortie_connection_errors_total",
-        "Times when a session could not be opened or was ended from without.",
-        counters.connection_errors,
+        "sortie_errors_total",
+        "Sessions that could not be opened or were ended from without, and failures of the journal.",
+        counters.errors,
     );
     page.counter(
         "sortie_protocol_errors_total",

@@ -1,6 +1,6 @@
 //! The attempts that this agent holds, and how long each is still its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use sortie_protocol::AttemptId;
@@ -12,12 +12,34 @@ use super::{Action, StopReason};
 /// effects have ended when another agent may begin.
 const STOP_BEFORE_END: Duration = Duration::from_secs(2);
 
+/// How many requests for renewal may be without an answer in a session; what the oldest ones asked for is not
+/// taken as granted then.
+const MAX_UNANSWERED: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    /// Those that are ours, and when each is to be stopped unless it is renewed.
-    held: BTreeMap<AttemptId, Duration>,
+    /// Those that are ours.
+    held: BTreeMap<AttemptId, Held>,
     /// Those that are not ours any more and still clean up: they take a slot until they have ended.
     ending: BTreeSet<AttemptId>,
+    /// When each request for renewal was sent that has not been answered yet. A lease counts from there: the other
+    /// side counts from a later moment, whatever the line did to the message.
+    asked: VecDeque<Duration>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// When it is to be stopped unless it is renewed.
+    until: Duration,
+    phase: Phase,
+}
+
+/// How far an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The runner is asked, or the control plane is to say that the attempt is still ours.
+    Waiting,
+    Running,
 }
 
 impl Attempts {
@@ -49,22 +71,49 @@ impl Attempts {
     }
 
     pub(super) fn consider(&mut self, attempt: AttemptId, now: Duration, lease: Duration) {
-        self.held.insert(attempt, stop_at(now, lease));
+        self.held.insert(attempt, Held { until: stop_at(now, lease), phase: Phase::Waiting });
+    }
+
+    /// Lets a waiting attempt run.
+    pub(super) fn run(&mut self, attempt: &AttemptId, actions: &mut Vec<Action>) {
+        if let Some(held) = self.held.get_mut(attempt)
+            && held.phase == Phase::Waiting
+        {
+            held.phase = Phase::Running;
+            actions.push(Action::Run(attempt.clone()));
+        }
     }
 
     /// When the first lease is over.
     pub(super) fn next_end(&self) -> Option<Duration> {
-        self.held.values().min().copied()
+        self.held.values().map(|held| held.until).min()
     }
 
-    /// Carries out the control plane's word on attempts that run.
-    pub(super) fn decide(&mut self, now: Duration, renewals: &[Renewal], actions: &mut Vec<Action>) {
+    /// A new connection: nothing that was asked on another one is answered here.
+    pub(super) fn opened(&mut self) {
+        self.asked.clear();
+    }
+
+    /// Notes that renewal is asked for now.
+    pub(super) fn asks(&mut self, now: Duration) {
+        if self.asked.len() >= MAX_UNANSWERED {
+            self.asked.pop_front();
+        }
+        self.asked.push_back(now);
+    }
+
+    /// Carries out the control plane's word on attempts that it was asked about.
+    pub(super) fn answered(&mut self, renewals: &[Renewal], actions: &mut Vec<Action>) {
+        // An answer that nobody asked for grants nothing.
+        let asked = self.asked.pop_front();
         for renewal in renewals {
             match renewal.decision {
                 Decision::Keep => {
-                    if let Some(end) = self.held.get_mut(&renewal.attempt) {
-                        *end = stop_at(now, Duration::from_millis(renewal.lease_ms));
-                    }
+                    let Some((held, asked)) = self.held.get_mut(&renewal.attempt).zip(asked) else {
+                        continue;
+                    };
+                    held.until = stop_at(asked, Duration::from_millis(renewal.lease_ms));
+                    self.run(&renewal.attempt, actions);
                 }
                 Decision::Cancel => self.cancel(&renewal.attempt, actions),
                 Decision::Abandon => self.lose(&renewal.attempt, actions),
@@ -74,7 +123,9 @@ impl Attempts {
 
     /// Stops an attempt whose result is still due: it stays held until it has ended.
     pub(super) fn cancel(&mut self, attempt: &AttemptId, actions: &mut Vec<Action>) {
-        if self.contains(attempt) {
+        if let Some(held) = self.held.get_mut(attempt) {
+            // One that waits is run to its end at once by whoever stops it: a result is due for it as well.
+            held.phase = Phase::Running;
             actions.push(Action::Stop(attempt.clone(), StopReason::Cancelled));
         }
     }
@@ -82,7 +133,7 @@ impl Attempts {
     /// Stops every attempt whose lease could not be renewed.
     pub(super) fn end_leases(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let over: Vec<_> =
-            self.held.iter().filter(|(_, end)| now >= **end).map(|(id, _)| id.clone()).collect();
+            self.held.iter().filter(|(_, held)| now >= held.until).map(|(id, _)| id.clone()).collect();
         for attempt in over {
             tracing::warn!(%attempt, "the lease could not be renewed in time: the attempt is stopped");
             self.lose(&attempt, actions);
@@ -90,9 +141,14 @@ impl Attempts {
     }
 
     fn lose(&mut self, attempt: &AttemptId, actions: &mut Vec<Action>) {
-        if self.held.remove(attempt).is_some() {
-            self.ending.insert(attempt.clone());
-            actions.push(Action::Stop(attempt.clone(), StopReason::Lost));
+        let Some(held) = self.held.remove(attempt) else { return };
+        actions.push(Action::Stop(attempt.clone(), StopReason::Lost));
+        match held.phase {
+            // It will not be heard of again.
+            Phase::Waiting => actions.push(Action::Forget(vec![attempt.clone()])),
+            Phase::Running => {
+                self.ending.insert(attempt.clone());
+            }
         }
     }
 }

@@ -29,8 +29,8 @@ pub enum Event {
     NotUnderstood(FrameError),
     /// Anything at all came, a pong for example: the peer lives.
     Heard,
-    /// The runner takes an offer that was considered.
-    Admitted(AttemptId),
+    /// The runner takes an offer that was considered, and the journal has it.
+    Admitted(AttemptId, Effects),
     /// The runner does not take it.
     Refused(Box<Reject>),
     /// An attempt tells where it is.
@@ -39,6 +39,11 @@ pub enum Event {
     Finished(Box<AttemptResult>),
     /// The result is kept, so that it may be sent.
     Recorded(AttemptId),
+    /// Whether the journal can be written; while it cannot, nothing new is taken.
+    Journal {
+        /// Whether it can.
+        works: bool,
+    },
     /// The operator wants no new work done.
     Drain,
     /// Time has passed.
@@ -56,16 +61,25 @@ pub enum Action {
     Consider(Box<Offer>),
     /// Run the attempt that was admitted.
     Run(AttemptId),
-    /// Stop an attempt. Its end is still told by [`Event::Finished`].
+    /// Stop an attempt. Its end is still told by [`Event::Finished`], unless it was lost before it ran.
     Stop(AttemptId, StopReason),
     /// Keep a result, and answer with [`Event::Recorded`].
     Record(Box<AttemptResult>),
     /// Send the result that is kept for this attempt.
     SendResult(AttemptId),
-    /// Drop the result that is kept for this attempt.
-    Forget(AttemptId),
+    /// Drop what is kept for these attempts.
+    Forget(Vec<AttemptId>),
     /// Close the connection.
     Close(CloseReason),
+}
+
+/// Whether a task changes anything that outlives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effects {
+    /// It only looks: that two agents do it at once harms nobody.
+    None,
+    /// It writes. It begins only once the control plane has said that the attempt is still this agent's.
+    Some,
 }
 
 /// Why an attempt is stopped.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{SinkExt as _, StreamExt as _};
 use sortie_protocol::frame::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 use sortie_protocol::{AgentMessage, ControlMessage, FrameError, SUBPROTOCOL, WEBSOCKET_PATH};
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use crate::dial::{Destination, DialError, Door, Stream};
 use crate::remote_url::RemoteUrl;
 use crate::report::StageLog;
+use crate::session::transport::Transport;
 
 /// How long the upgrade may take once the connection stands.
 pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,6 +145,24 @@ impl Line {
     async fn write(&mut self, message: Message) -> Result<(), LineError> {
         let written = tokio::time::timeout(WRITE_TIMEOUT, self.0.send(message)).await;
         written.map_err(|_| LineError::TimedOut)?.map_err(|_| LineError::Broken)
+    }
+}
+
+impl Transport for Line {
+    fn receive(&mut self) -> BoxFuture<'_, Incoming> {
+        Box::pin(Self::receive(self))
+    }
+
+    fn send<'a>(&'a mut self, message: &'a AgentMessage) -> BoxFuture<'a, Result<(), LineError>> {
+        Box::pin(Self::send(self, message))
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), LineError>> {
+        Box::pin(Self::ping(self))
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(Self::close(*self))
     }
 }
 

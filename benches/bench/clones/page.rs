@@ -71,11 +71,12 @@ const MEMORY: &str = "\
 ## What bounds the memory
 
 - What comes is a stream: at most 64 pieces of 64 KiB wait between the network and the pack's file, whatever the pack's size.
-- While the pack is indexed there are about 80 to 100 bytes for each object: the tree of deltas, with the object's place in the
-  pack, its checksum and its name. This is what grows with a repository; half a million objects take about 50 MB.
+- What grows with a repository is measured above: about 500 bytes for each object, most of which is the mapped pack.
+  The tree of deltas itself, with each object's place in the pack, its checksum and its name, comes by reckoning to 80 to 100
+  bytes for each object, which is about 50 MB for half a million.
 - Each thread that resolves deltas holds the objects of one chain: a few times the largest object, for each thread. There are
   as many threads as cores. A limit on the size of one object is a limit on this as well (`limits.blob_bytes`).
 - The pack is mapped and not read into memory. The kernel counts what is mapped as long as it is in use, and takes it back when
   it needs the room; on a memory file system, as here, it counts as shared memory.
-- The checkout holds one file for each thread, and for each thread up to 64 decoded bases of deltas, 96 MiB at the most.
+- The checkout holds one file for each thread and a cache of bases of 16 MiB at most for each of them.
 ";

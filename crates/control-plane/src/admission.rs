@@ -7,8 +7,9 @@ use sortie_protocol::message::{Challenge, Goaway, GoawayReason, Hello};
 use sortie_protocol::selector::{check_own_tags, check_tags, implicit_tags};
 
 use crate::dispatch::{Candidate, Connected};
+use crate::engine::Ledger;
 use crate::identity::{canonical_origin, is_signed_by};
-use crate::store::{AgentRecord, Store, StoreError};
+use crate::store::{AgentRecord, StoreError};
 
 /// The most bytes in the texts by which an agent describes its program and host.
 const MAX_FACT_BYTES: usize = 64;
@@ -68,13 +69,13 @@ impl Refusal {
 ///
 /// # Errors
 /// Why the agent is not let in, see [`Refusal`].
-pub async fn admit(
-    store: &Store,
+pub async fn admit<L: Ledger>(
+    ledger: &L,
     public_urls: &[String],
     challenge: &Challenge,
     hello: Hello,
 ) -> Result<Connected, Refusal> {
-    let agent = store.agent(&hello.agent_id).await?.ok_or(Refusal::Unknown)?;
+    let agent = ledger.agent(&hello.agent_id).await?.ok_or(Refusal::Unknown)?;
     check_origin(public_urls, &agent, &hello.origin)?;
     let payload = hello_payload(&hello.origin, &challenge.session, &challenge.nonce, &hello.agent_id);
     if !is_signed_by(&agent.public_key, &payload, &hello.signature) {
@@ -84,7 +85,7 @@ pub async fn admit(
     if hello.max_tasks == 0 {
         return Err(Refusal::Malformed { field: "max_tasks", problem: "is at least 1".to_owned() });
     }
-    if hello.name != agent.name && !store.rename_agent(&agent.id, &hello.name).await? {
+    if hello.name != agent.name && !ledger.rename_agent(&agent.id, &hello.name).await? {
         return Err(Refusal::NameTaken(hello.name));
     }
     let tags = all_tags(&hello.name, &hello.os, &hello.arch, &hello.version, &hello.tags, &agent.token_tags);
@@ -101,6 +102,7 @@ pub async fn admit(
         mode: agent.mode,
         running: hello.running,
         unacknowledged: hello.unacknowledged,
+        lost: hello.lost,
     })
 }
 

@@ -10,6 +10,9 @@ mod attempts;
 mod away;
 mod explain;
 mod offers;
+mod passing;
+mod queue;
+mod reach;
 mod restore;
 mod task;
 #[cfg(test)]
@@ -32,6 +35,8 @@ use agents::Agent;
 pub use agents::{AgentView, Connected};
 use away::Away;
 pub use explain::{Candidate, Explanation, Verdict};
+use queue::Queue;
+use reach::{Memory, Reach};
 pub use restore::{RestoredAttempt, RestoredTask};
 use task::Task;
 
@@ -195,6 +200,8 @@ pub enum Transition {
         by_result: bool,
         /// Whether it counts towards the limit of attempts.
         counted: bool,
+        /// Its result, where the task goes on without it: it may become the task's in the end.
+        passed_on: Option<Box<TaskOutput>>,
     },
     /// A result came for an attempt that had been given up.
     LateResult {
@@ -283,16 +290,20 @@ pub struct Dispatcher {
     times: Times,
     limits: Limits,
     version: &'static str,
-    agents: HashMap<String, Agent>,
-    sessions: HashMap<String, String>,
+    agents: BTreeMap<String, Agent>,
+    sessions: BTreeMap<String, String>,
     /// Agents that are registered and not connected.
-    away: HashMap<String, Away>,
+    away: BTreeMap<String, Away>,
     tasks: HashMap<String, Task>,
-    /// Tasks that wait, the oldest first.
-    queue: BTreeMap<u64, String>,
+    /// Tasks that wait.
+    queue: Queue,
+    /// Tasks whose agents lost their connections and that another agent may take over.
+    orphans: BTreeSet<String>,
+    /// What agents reached.
+    reach: Reach,
     /// The tasks of every agent that has a live attempt, connected or not.
-    held: HashMap<String, BTreeSet<String>>,
-    /// When to look at a task again. Entries may be out of date; looking is harmless.
+    held: BTreeMap<String, BTreeSet<String>>,
+    /// When to look at a task again: one entry for each, see [`Dispatcher::watch`].
     deadlines: BTreeSet<(Duration, String)>,
     /// Counts tasks and offers, for their order.
     counter: u64,
@@ -307,18 +318,21 @@ fn half(number: usize) -> u32 {
 impl Dispatcher {
     /// A dispatcher without tasks and agents. `version` is told to the agents.
     pub fn new(times: Times, limits: Limits, version: &'static str) -> Self {
+        let memory = Memory { good: times.reach_good, bad: times.reach_bad, entries: limits.reach_entries };
         Self {
             times,
             // Every free slot may get an offer at once, and the queue to an agent must hold them beside the
             // other messages.
             limits: Limits { credit: limits.credit.min(half(limits.outbound_messages)), ..limits },
             version,
-            agents: HashMap::new(),
-            sessions: HashMap::new(),
-            away: HashMap::new(),
+            agents: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            away: BTreeMap::new(),
             tasks: HashMap::new(),
-            queue: BTreeMap::new(),
-            held: HashMap::new(),
+            queue: Queue::default(),
+            orphans: BTreeSet::new(),
+            reach: Reach::new(memory),
+            held: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             counter: 0,
             actions: Vec::new(),
@@ -335,7 +349,7 @@ impl Dispatcher {
                 self.agent_connected(now, *connected);
                 if has_changed {
                     // A refusal may have been held back for the tags that it had.
-                    self.place_refused(now);
+                    self.place_tried(now);
                 }
             }
             Event::AgentGone { session } => {

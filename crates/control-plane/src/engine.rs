@@ -4,11 +4,16 @@
 //! what the dispatcher wants durable, many commands in one transaction, and only then sends, acknowledges
 //! and answers. Where a commit fails, or the dispatcher panics, memory and store may differ: the engine
 //! drops its state, ends the sessions, and starts anew from the store, as after a restart of the process.
+//!
+//! Dropping it at any point is like killing the process: what was committed stands, and the rest was promised
+//! to nobody.
 
 mod batch;
 mod command;
+mod ledger;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -19,13 +24,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::dispatch::{Dispatcher, Event};
+use crate::dispatch::{Dispatcher, Event, Transition};
 use crate::settings::{Limits, Times};
-use crate::store::{Millis, Store, StoreError};
+use crate::store::{Millis, StoreError};
 
 use batch::Batch;
 use command::Command;
 pub use command::{ConnectedAgent, EngineHandle, Gone, NewTask, Posting, TaskChange, TaskEvent};
+pub use ledger::{Ledger, Stamp};
 
 /// What the engine hands to a session to be written.
 #[derive(Debug)]
@@ -37,20 +43,32 @@ pub enum Outbound {
 }
 
 struct Session {
+    /// Counts sessions, for an order that is the same in every run.
+    number: u64,
     outbound: mpsc::Sender<Outbound>,
     connected_at: Millis,
 }
 
 /// The owner of the dispatcher.
-struct Engine {
-    store: Store,
+struct Engine<L> {
+    ledger: L,
     times: Times,
     limits: Limits,
     started: Instant,
+    /// How long the ledger had been in use at `started`; known once it has been read.
+    elapsed_before: Option<Duration>,
+    /// When the ledger got its last stamp.
+    stamped: Instant,
     dispatcher: Dispatcher,
-    sessions: HashMap<String, Session>,
+    sessions: BTreeMap<String, Session>,
+    session_count: u64,
     /// Events that follow from what was just carried out.
     pending: VecDeque<Event>,
+    /// Transitions that wait for the next commit, and since when. Nobody was told of them.
+    deferred: Vec<Transition>,
+    deferred_at: Instant,
+    /// When completed tasks are to be pruned next.
+    prune_at: Instant,
     /// A command that must see the commit of the one before it.
     held: Option<Command>,
     events: broadcast::Sender<TaskEvent>,
@@ -58,29 +76,46 @@ struct Engine {
 }
 
 /// Starts the engine. It ends when `stop` is cancelled; whoever holds the join handle waits for that.
-pub fn start(
-    store: Store,
+pub fn start<L: Ledger>(
+    ledger: L,
     times: Times,
     limits: Limits,
     stop: CancellationToken,
 ) -> (EngineHandle, JoinHandle<()>) {
+    let (handle, engine) = prepare(ledger, times, limits, stop);
+    (handle, tokio::spawn(engine))
+}
+
+/// The engine as a future, and the way to it. To drop the future is to kill the engine.
+pub fn prepare<L: Ledger>(
+    ledger: L,
+    times: Times,
+    limits: Limits,
+    stop: CancellationToken,
+) -> (EngineHandle, impl Future<Output = ()> + Send + 'static) {
     let (commands, receiver) = mpsc::channel(limits.commands);
     let (events, _) = broadcast::channel(limits.watched_events);
     let (ready, is_ready) = watch::channel(false);
     let handle = EngineHandle { commands, events: events.clone(), ready: is_ready };
     let engine = Engine {
         dispatcher: Dispatcher::new(times.clone(), limits.clone(), env!("CARGO_PKG_VERSION")),
-        store,
+        ledger,
         times,
         limits,
         started: Instant::now(),
-        sessions: HashMap::new(),
+        elapsed_before: None,
+        stamped: Instant::now(),
+        sessions: BTreeMap::new(),
+        session_count: 0,
         pending: VecDeque::new(),
+        deferred: Vec::new(),
+        deferred_at: Instant::now(),
+        prune_at: Instant::now(),
         held: None,
         events,
         ready,
     };
-    (handle, tokio::spawn(engine.run(receiver, stop)))
+    (handle, engine.run(receiver, stop))
 }
 
 /// The present time by the clock of the wall, for the record only.
@@ -89,7 +124,7 @@ pub fn wall_clock() -> Millis {
     Millis::try_from(now).unwrap_or(Millis::MAX)
 }
 
-impl Engine {
+impl<L: Ledger> Engine<L> {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
         loop {
             let served = AssertUnwindSafe(self.serve(&mut commands, &stop)).catch_unwind().await;
@@ -114,8 +149,9 @@ impl Engine {
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut over => return true,
+                biased;
                 () = stop.cancelled() => return false,
+                () = &mut over => return true,
                 command = commands.recv() => if command.is_none() { return false },
             }
         }
@@ -128,11 +164,19 @@ impl Engine {
     ) -> Result<(), StoreError> {
         self.dispatcher = Dispatcher::new(self.times.clone(), self.limits.clone(), env!("CARGO_PKG_VERSION"));
         self.pending.clear();
-        let tasks = self.store.live_tasks(wall_clock()).await?;
-        let agents = self.store.agents().await?;
+        self.deferred.clear();
+        if self.elapsed_before.is_none() {
+            let last = self.ledger.last_stamp().await?;
+            let elapsed = Stamp::resumed(last, self.ledger.wall_clock());
+            self.elapsed_before = Some(elapsed.saturating_sub(self.now()));
+        }
+        let tasks = self.ledger.live_tasks(self.stamp().elapsed).await?;
+        let agents = self.ledger.agents().await?;
         tracing::info!(tasks.live = tasks.len(), "the dispatcher is ready");
         self.dispatcher.restore(self.now(), tasks);
         self.dispatcher.expect(self.now(), agents.iter().map(|agent| (agent.candidate(), agent.mode)));
+        // What follows from both comes with the first event.
+        self.pending.push_back(Event::Tick);
         self.ready.send_replace(true);
         loop {
             let mut batch = Batch::default();
@@ -143,11 +187,15 @@ impl Engine {
             } else if let Some(held) = self.held.take() {
                 self.take(&mut batch, held).await?;
             } else {
+                // In this order, so that a run that is repeated with the same seed goes the same way.
                 tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
+                    biased;
+                    () = stop.cancelled() => return self.commit(Vec::new(), &[]).await,
                     () = until(self.dispatcher.next_deadline().map(|at| self.started + at)) => {
                         self.feed(&mut batch, Event::Tick);
                     }
+                    () = until(self.write_due()) => self.commit(Vec::new(), &[]).await?,
+                    () = until(self.prune_due()) => self.prune().await?,
                     command = commands.recv() => {
                         let Some(command) = command else { return Ok(()) };
                         self.take(&mut batch, command).await?;
@@ -166,6 +214,37 @@ impl Engine {
         self.started.elapsed()
     }
 
+    fn stamp(&self) -> Stamp {
+        let elapsed = self.elapsed_before.unwrap_or_default() + self.now();
+        Stamp { wall: self.ledger.wall_clock(), elapsed }
+    }
+
+    /// When something is to be written though nothing else is: transitions that nobody waits for; and a stamp,
+    /// while tasks wait, so that a clock that is set meanwhile does not pass for a pause of the server's.
+    fn write_due(&self) -> Option<Instant> {
+        if !self.deferred.is_empty() {
+            return Some(self.deferred_at + self.times.write_behind);
+        }
+        (self.dispatcher.live_tasks() > 0).then(|| self.stamped + self.times.stamp)
+    }
+
+    fn prune_due(&self) -> Option<Instant> {
+        (!self.times.task_life.is_zero()).then_some(self.prune_at)
+    }
+
+    /// Removes old tasks, a few at a time, so that no client waits for long behind it.
+    async fn prune(&mut self) -> Result<(), StoreError> {
+        let limit = self.limits.prune_batch;
+        let pruned = match self.stamp().elapsed.checked_sub(self.times.task_life) {
+            Some(posted_before) => self.ledger.prune_tasks(posted_before, limit).await?,
+            None => 0,
+        };
+        let is_more = pruned >= u64::from(limit);
+        let pause = if is_more { self.times.prune_pause } else { self.times.prune };
+        self.prune_at = Instant::now() + pause;
+        Ok(())
+    }
+
     /// Hands one event to the dispatcher.
     fn feed(&mut self, batch: &mut Batch, event: Event) {
         let now = self.now();
@@ -174,7 +253,9 @@ impl Engine {
 
     fn end_sessions(&mut self, message: &str, spread: Duration) {
         let count = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
-        for (position, (_, session)) in (0_u32..).zip(self.sessions.drain()) {
+        let mut sessions: Vec<_> = std::mem::take(&mut self.sessions).into_values().collect();
+        sessions.sort_by_key(|session| session.number);
+        for (position, session) in (0_u32..).zip(sessions) {
             let after = spread * position / count;
             let goaway = Goaway {
                 reason: GoawayReason::Shutdown,

@@ -12,10 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Duration, Instant, interval_at, sleep_until, timeout};
 
 use crate::admission::{Refusal, admit};
-use crate::engine::{EngineHandle, Outbound};
+use crate::engine::{EngineHandle, Ledger, Outbound};
 use crate::identity::{new_id, new_nonce};
 use crate::settings::{Limits, Times};
-use crate::store::Store;
 
 /// How long a session that was told its end may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,9 +50,9 @@ pub enum Outgoing {
 
 /// What a session needs of the rest.
 #[derive(Debug)]
-pub struct SessionContext {
+pub struct SessionContext<L> {
     /// Where agents are looked up.
-    pub store: Store,
+    pub store: L,
     /// Where messages go.
     pub engine: EngineHandle,
     /// The base URLs that agents may dial beside the one of their enrollment.
@@ -102,8 +101,9 @@ pub enum SessionEnd {
 }
 
 /// Runs a session to its end.
-pub async fn run<R, W>(reader: R, writer: W, context: SessionContext) -> SessionEnd
+pub async fn run<R, W, L>(reader: R, writer: W, context: SessionContext<L>) -> SessionEnd
 where
+    L: Ledger,
     R: Stream<Item = Incoming> + Unpin + Send,
     W: Sink<Outgoing> + Unpin + Send,
 {
@@ -176,11 +176,10 @@ where
         let mut ping = interval_at(Instant::now() + self.times.ping, self.times.ping);
         let mut heard = Instant::now();
         loop {
+            // In this order, so that a run that is repeated with the same seed goes the same way.
             let step = tokio::select! {
-                incoming = self.reader.next() => {
-                    heard = Instant::now();
-                    self.take(session, engine, incoming.unwrap_or(Incoming::Closed)).await
-                }
+                biased;
+                _ = ping.tick() => self.write(Outgoing::Ping).await,
                 outbound = messages.recv() => match outbound {
                     Some(Outbound::Message(message)) => self.send(&message).await,
                     Some(Outbound::Close(goaway)) => {
@@ -190,7 +189,10 @@ where
                     }
                     None => Err(SessionEnd::Stopping),
                 },
-                _ = ping.tick() => self.write(Outgoing::Ping).await,
+                incoming = self.reader.next() => {
+                    heard = Instant::now();
+                    self.take(session, engine, incoming.unwrap_or(Incoming::Closed)).await
+                }
                 () = sleep_until(heard + self.times.dead_after) => Err(SessionEnd::Silent),
             };
             if let Err(end) = step {

@@ -16,6 +16,13 @@ pub struct Times {
     pub lease_margin: Duration,
     /// How long a task that every connected agent refused waits for another one that is expected back.
     pub refusal_grace: Duration,
+    /// How long after the end of an agent's connection another agent may take over what it had, where that has no
+    /// effects.
+    pub failover: Duration,
+    /// How long it counts that an agent reached a server.
+    pub reach_good: Duration,
+    /// How long it counts that an agent could not reach a server.
+    pub reach_bad: Duration,
     /// How often an agent is to renew its leases.
     pub renew: Duration,
     /// How often a ping is sent.
@@ -51,6 +58,16 @@ pub struct Times {
     pub artifact_sweep: Duration,
     /// How long the engine pauses after a failure of the store before it starts anew.
     pub store_pause: Duration,
+    /// How long the start of an attempt may wait for a commit that somebody waits for.
+    pub write_behind: Duration,
+    /// How long tasks are kept after they were posted, once they are completed; zero for ever.
+    pub task_life: Duration,
+    /// How often tasks are looked for that are to go.
+    pub prune: Duration,
+    /// How long others may write between two batches of tasks that go.
+    pub prune_pause: Duration,
+    /// How often the store is told the time while tasks wait and nothing else is written.
+    pub stamp: Duration,
 }
 
 impl Default for Times {
@@ -61,6 +78,9 @@ impl Default for Times {
             lease: seconds(60),
             lease_margin: seconds(5),
             refusal_grace: seconds(15),
+            failover: seconds(2),
+            reach_good: seconds(6 * 3600),
+            reach_bad: seconds(300),
             renew: seconds(20),
             ping: seconds(15),
             dead_after: seconds(30),
@@ -78,6 +98,11 @@ impl Default for Times {
             artifact_idle: seconds(3600),
             artifact_sweep: seconds(60),
             store_pause: seconds(1),
+            write_behind: Duration::from_millis(50),
+            task_life: seconds(30 * 24 * 3600),
+            prune: seconds(60),
+            prune_pause: Duration::from_millis(100),
+            stamp: seconds(30),
         }
     }
 }
@@ -85,10 +110,16 @@ impl Default for Times {
 /// How much of anything there may be.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Attempts that were lost before a task is dead.
+    /// Attempts that were lost before a task is dead, where it does not say itself.
     pub attempts_per_task: u32,
+    /// Agents that try to reach the server of one task.
+    pub agents_per_task: usize,
+    /// Servers and hosts of which is known whether an agent reaches them, of all agents together.
+    pub reach_entries: usize,
     /// Offers, lost or rejected, before a task is dead.
     pub offers_per_task: u32,
+    /// Completed tasks that are removed in one go.
+    pub prune_batch: u32,
     /// Tasks that are not completed yet.
     pub live_tasks: usize,
     /// Connections at once, of agents and clients together.
@@ -136,7 +167,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             attempts_per_task: 5,
+            agents_per_task: 3,
+            reach_entries: 10_000,
             offers_per_task: 100,
+            prune_batch: 200,
             live_tasks: 100_000,
             connections: 16_384,
             handshakes: 512,

@@ -24,11 +24,13 @@ pub use records::{
 };
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sortie_protocol::AttemptId;
 use sortie_protocol::artifact::{ArtifactCompletion, ArtifactPart};
 
 use crate::dispatch::{PastAttempt, RestoredTask, Transition};
+use crate::engine::Stamp;
 
 /// Milliseconds since 1970 in UTC.
 pub type Millis = i64;
@@ -94,19 +96,36 @@ impl Store {
     /// The database's. What became of the batch is then to be read from the store.
     pub async fn commit(
         &self,
-        now: Millis,
+        at: Stamp,
         transitions: &[Transition],
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
-        behind!(self.commit(now, transitions, keys))
+        behind!(self.commit(at, transitions, keys))
     }
 
-    /// Every task that is not completed, the oldest first.
+    /// The stamp of the last commit of a batch; `None` where there was none.
     ///
     /// # Errors
     /// The database's.
-    pub async fn live_tasks(&self, now: Millis) -> Result<Vec<RestoredTask>, StoreError> {
-        behind!(self.live_tasks(now))
+    pub async fn last_stamp(&self) -> Result<Option<Stamp>, StoreError> {
+        behind!(self.last_stamp())
+    }
+
+    /// Every task that is not completed, the oldest first. `elapsed` is what a stamp of now would have.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn live_tasks(&self, elapsed: Duration) -> Result<Vec<RestoredTask>, StoreError> {
+        behind!(self.live_tasks(elapsed))
+    }
+
+    /// Removes tasks that are completed and were posted before `posted_before` of a stamp's `elapsed`, the oldest
+    /// first and `limit` at the most, with their attempts, labels and idempotency keys. Says how many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn prune_tasks(&self, posted_before: Duration, limit: u32) -> Result<u64, StoreError> {
+        behind!(self.prune_tasks(posted_before, limit))
     }
 
     /// What is known of an attempt.

@@ -275,6 +275,7 @@ impl Identity {
             max_tasks: 4,
             running: Vec::new(),
             unacknowledged: Vec::new(),
+            lost: Vec::new(),
         }
     }
 

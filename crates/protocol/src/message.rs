@@ -105,6 +105,25 @@ pub enum ControlMessage {
     Error(ProtocolError),
 }
 
+impl ControlMessage {
+    /// The name of its type.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Challenge(_) => "challenge",
+            Self::Welcome(_) => "welcome",
+            Self::Offer(_) => "offer",
+            Self::Renewed { .. } => "renewed",
+            Self::Cancel { .. } => "cancel",
+            Self::ResultAck { .. } => "result_ack",
+            Self::Pause { .. } => "pause",
+            Self::Resume {} => "resume",
+            Self::Drain { .. } => "drain",
+            Self::Goaway(_) => "goaway",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
 impl Message for AgentMessage {
     const TYPES: &'static [&'static str] =
         &["hello", "accept", "reject", "start", "progress", "renew", "result", "credit", "drain", "error"];
@@ -163,6 +182,19 @@ pub struct Hello {
     /// Attempts whose results have not been acknowledged; the results follow once the session is open.
     #[serde(default)]
     pub unacknowledged: Vec<AttemptId>,
+    /// Attempts that a restart of the agent or of its host ended. They will never have a result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostAttempt>,
+}
+
+/// An attempt that ended with the process that was at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LostAttempt {
+    /// Which one.
+    #[serde(flatten)]
+    pub attempt: AttemptId,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The session is open.

@@ -22,6 +22,12 @@ pub const DEFAULT_RUN_SECONDS: u64 = 60;
 /// The longest time that a task may ask for, waiting or running, in seconds (one day).
 pub const MAX_SECONDS: u64 = 86_400;
 
+/// The most attempts that a task may ask for.
+pub const MAX_ATTEMPTS: u32 = 10;
+
+/// The highest priority; the lowest is its negative.
+pub const MAX_PRIORITY: i32 = 100;
+
 /// The longest text in any field of a task, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4096;
 
@@ -45,6 +51,18 @@ pub enum TaskKind {
     Files,
     /// Says whether a reference has moved since a commit.
     Compare,
+}
+
+impl TaskKind {
+    /// Whether an attempt leaves something behind, so that no second one may begin before the first has ended
+    /// for certain. The others read alone: two at once do no harm, and the number of the attempt tells whose
+    /// result counts.
+    pub fn has_side_effects(self) -> bool {
+        match self {
+            Self::Clone => true,
+            Self::ConnectionTest | Self::References | Self::Files | Self::Compare => false,
+        }
+    }
 }
 
 /// The kinds of git servers.
@@ -150,6 +168,13 @@ pub struct TaskSpec {
     /// How long one attempt may take, counted from its start, in seconds.
     #[serde(default = "default_run_seconds")]
     pub run_seconds: u64,
+    /// How many attempts the task may have, those included after which another agent had a try, 1 to 10; the control
+    /// plane's own limit where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Among the tasks that wait, those with a higher number go first, -100 to 100.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
     /// For the client's own use; nothing is decided by them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -199,6 +224,10 @@ pub struct TaskSpec {
     /// Compare: the commit that is known already, in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 fn default_queue_seconds() -> u64 {
@@ -302,7 +331,10 @@ impl TaskSpec {
         for (field, seconds) in [("queue_seconds", self.queue_seconds), ("run_seconds", self.run_seconds)] {
             ensure((1..=MAX_SECONDS).contains(&seconds), field, &format!("is between 1 and {MAX_SECONDS}"))?;
         }
-        Ok(())
+        let attempts_fit = self.max_attempts.is_none_or(|attempts| (1..=MAX_ATTEMPTS).contains(&attempts));
+        ensure(attempts_fit, "max_attempts", &format!("is between 1 and {MAX_ATTEMPTS}"))?;
+        let priority_fits = (-MAX_PRIORITY..=MAX_PRIORITY).contains(&self.priority);
+        ensure(priority_fits, "priority", &format!("is between -{MAX_PRIORITY} and {MAX_PRIORITY}"))
     }
 
     fn validate_lengths(&self) -> Result<(), TaskError> {
@@ -368,6 +400,13 @@ mod tests {
         let task = |rest: &str| format!(r#"{{"kind":"connection-test","url":"https://a"{rest}}}"#);
         assert_eq!(problem(&task(r#","run_seconds":0"#)), Some("run_seconds"));
         assert_eq!(problem(&task(r#","queue_seconds":86401"#)), Some("queue_seconds"));
+        assert_eq!(problem(&task(r#","max_attempts":10,"priority":-100"#)), None);
+        for bad in [0, 11] {
+            assert_eq!(problem(&task(&format!(r#","max_attempts":{bad}"#))), Some("max_attempts"));
+        }
+        for bad in [-101, 101] {
+            assert_eq!(problem(&task(&format!(r#","priority":{bad}"#))), Some("priority"));
+        }
         assert_eq!(problem(&task(r#","depth":1"#)), Some("depth"));
         assert_eq!(problem(&task(r#","selector":{"all":[""]}"#)), Some("selector"));
         assert_eq!(problem(r#"{"kind":"clone","url":"https://a","depth":0}"#), Some("depth"));

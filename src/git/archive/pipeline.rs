@@ -10,10 +10,10 @@ use crate::git::archive::objects::Objects;
 use crate::git::{Control, Error};
 
 /// How much may be read and not yet written, in bytes. Each thread may go over it by one small file.
-const AHEAD_BYTES: usize = 32 * 1024 * 1024;
+const AHEAD_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many entries may be read and not yet written.
-const AHEAD_ENTRIES: usize = 4096;
+const AHEAD_ENTRIES: usize = 2048;
 
 /// How many entries a thread takes at once.
 const RUN: usize = 16;
@@ -40,6 +40,8 @@ struct State {
     /// Entries from `first` on: those that are taken, and their pieces once they are read.
     pieces: VecDeque<Option<Result<Piece, Error>>>,
     held_bytes: usize,
+    /// Readers that wait for room.
+    waiting: usize,
     /// No further entry is taken: the walk has ended, or has failed, or the writer is gone.
     has_ended: bool,
     is_stopped: bool,
@@ -53,8 +55,15 @@ pub(super) fn run(
     control: &Control,
     mut take: impl FnMut(Piece) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let state =
-        State { walk, first: 0, pieces: VecDeque::new(), held_bytes: 0, has_ended: false, is_stopped: false };
+    let state = State {
+        walk,
+        first: 0,
+        pieces: VecDeque::new(),
+        held_bytes: 0,
+        waiting: 0,
+        has_ended: false,
+        is_stopped: false,
+    };
     let shared = Shared { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     std::thread::scope(|scope| {
@@ -119,7 +128,7 @@ impl Shared {
     fn claim(&self) -> Option<(usize, Vec<Item>)> {
         let mut state = self.lock();
         while state.pieces.len() >= AHEAD_ENTRIES && !state.is_stopped {
-            state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_writer(state);
         }
         if state.is_stopped || state.has_ended {
             return None;
@@ -152,9 +161,16 @@ impl Shared {
     fn wait_for_room(&self, number: usize) -> bool {
         let mut state = self.lock();
         while !state.is_stopped && state.held_bytes > AHEAD_BYTES && state.first != number {
-            state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_writer(state);
         }
         !state.is_stopped
+    }
+
+    fn wait_for_writer<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let mut state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
     }
 
     fn put(&self, number: usize, piece: Result<Piece, Error>) {
@@ -179,11 +195,23 @@ impl Shared {
                 Some(Some(piece)) => {
                     state.first += 1;
                     state.held_bytes -= piece.as_ref().map_or(0, Piece::held_bytes);
+                    // Not for every entry: to wake readers up costs more than a small file does.
+                    let is_half_empty =
+                        state.held_bytes <= AHEAD_BYTES / 2 && state.pieces.len() <= AHEAD_ENTRIES / 2;
+                    let wakes = is_half_empty && state.waiting > 0;
                     drop(state);
-                    self.drained.notify_all();
+                    if wakes {
+                        self.drained.notify_all();
+                    }
                     return piece.map(Some);
                 }
-                Some(None) => state.pieces.push_front(None),
+                Some(None) => {
+                    state.pieces.push_front(None);
+                    // Whoever reads this one may wait for room, of which it needs none.
+                    if state.waiting > 0 {
+                        self.drained.notify_all();
+                    }
+                }
                 None if state.has_ended => return Ok(None),
                 None => {}
             }

@@ -56,6 +56,9 @@ pub(super) struct Serve {
     /// How many bytes all artifacts may have together.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().artifacts_total_bytes)]
     artifacts_total_bytes: u64,
+    /// How long a task is kept after it was posted, once it is completed, in days; 0 for ever.
+    #[arg(long, value_name = "DAYS", default_value = "30", value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    task_days: u64,
     /// The form of the log on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -79,6 +82,7 @@ impl Serve {
             artifacts: self.artifacts,
             times: Times {
                 artifact_life: Duration::from_secs(self.artifact_hours * SECONDS_OF_HOUR),
+                task_life: Duration::from_secs(self.task_days * 24 * SECONDS_OF_HOUR),
                 ..Times::default()
             },
             limits: Limits {

@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sortie_protocol::AttemptId;
-use sortie_protocol::message::{ControlMessage, Decision, Goaway, GoawayReason, Renewal, Times, Welcome};
+use sortie_protocol::message::{
+    ControlMessage, Decision, Goaway, GoawayReason, LostAttempt, Renewal, Times, Welcome,
+};
 
 use super::task::{Live, Phase};
 use super::{Action, Dispatcher, Mode, Transition};
+
+/// The most characters of an agent's own words on a lost attempt that are kept.
+const MAX_REASON_CHARS: usize = 200;
 
 /// An agent that has proved who it is, and what its `hello` told.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +41,8 @@ pub struct Connected {
     pub running: Vec<AttemptId>,
     /// Attempts whose results it will send.
     pub unacknowledged: Vec<AttemptId>,
+    /// Attempts that a restart of its own ended.
+    pub lost: Vec<LostAttempt>,
 }
 
 /// A connected agent.
@@ -102,7 +109,7 @@ impl Dispatcher {
             Welcome { session, version: self.version.to_owned(), times: self.told_times(), attempts };
         self.send(&agent_id, ControlMessage::Welcome(welcome));
         self.tell_mode(&agent_id, connected.mode);
-        self.drop_lost(now, &agent_id, &connected.unacknowledged);
+        self.drop_lost(now, &agent_id, &connected.unacknowledged, &connected.lost);
     }
 
     /// Decides about every attempt that the agent says it runs.
@@ -122,7 +129,13 @@ impl Dispatcher {
 
     /// Ends attempts that the agent held and does not know any more. Those that it listed as running have
     /// been marked by [`Self::resume`] already.
-    fn drop_lost(&mut self, now: Duration, agent_id: &str, unacknowledged: &[AttemptId]) {
+    fn drop_lost(
+        &mut self,
+        now: Duration,
+        agent_id: &str,
+        unacknowledged: &[AttemptId],
+        lost: &[LostAttempt],
+    ) {
         let held: Vec<_> = self.held.get(agent_id).into_iter().flatten().cloned().collect();
         for task_id in held {
             let lease_end = self.lease_end(now);
@@ -131,14 +144,24 @@ impl Dispatcher {
             if std::mem::take(&mut live.resumed) {
                 continue;
             }
-            let has_result =
-                unacknowledged.iter().any(|it| it.task_id == task_id && it.attempt == live.number);
-            if has_result {
+            let number = live.number;
+            let is_this = |it: &AttemptId| it.task_id == task_id && it.attempt == number;
+            if unacknowledged.iter().any(is_this) {
                 live.ends_at = lease_end;
-                self.deadlines.insert((lease_end, task_id));
+                live.failover_at = None;
+                self.orphans.remove(&task_id);
+                self.watch(&task_id);
                 continue;
             }
-            self.lost_on_the_way(now, &task_id);
+            match lost.iter().find(|it| is_this(&it.attempt)) {
+                // Whatever had arrived here of it: it ran there.
+                Some(lost) => {
+                    let told = lost.reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS);
+                    let reason = format!("{} lost it: {}", live.agent_name, told.collect::<String>());
+                    self.lose(now, &task_id, &reason);
+                }
+                None => self.lost_on_the_way(now, &task_id),
+            }
         }
     }
 
@@ -167,8 +190,9 @@ impl Dispatcher {
         // The attempts stay: the agent may come back with them before their leases end.
         let Some(agent_id) = self.sessions.remove(session) else { return };
         self.agents.remove(&agent_id);
+        self.lend(now, &agent_id);
         self.persist(Transition::AgentGone { agent_id });
-        self.place_refused(now);
+        self.place_tried(now);
     }
 
     pub(super) fn credited(&mut self, now: Duration, agent_id: &str, slots: u32) {
@@ -184,7 +208,7 @@ impl Dispatcher {
             agent.draining = true;
             agent.credit = 0;
         }
-        self.place_refused(now);
+        self.place_tried(now);
     }
 
     pub(super) fn mode_set(&mut self, now: Duration, agent_id: &str, mode: Mode) {
@@ -199,7 +223,7 @@ impl Dispatcher {
             self.fill(now, agent_id);
         } else {
             self.tell_mode(agent_id, mode);
-            self.place_refused(now);
+            self.place_tried(now);
         }
     }
 
@@ -214,6 +238,7 @@ impl Dispatcher {
 
     pub(super) fn agent_revoked(&mut self, now: Duration, agent_id: &str, reason: &str) {
         self.persist(Transition::AgentRevoked { agent_id: agent_id.to_owned() });
+        self.reach.forget(agent_id);
         if let Some(agent) = self.agents.remove(agent_id) {
             self.sessions.remove(&agent.session);
             let goaway = Goaway {
@@ -227,7 +252,7 @@ impl Dispatcher {
         for task_id in held {
             self.lose(now, &task_id, reason);
         }
-        self.place_refused(now);
+        self.place_tried(now);
     }
 
     /// What the dispatcher knows of a connected agent.
@@ -257,6 +282,11 @@ impl Dispatcher {
             renew_ms: milliseconds(self.times.renew),
         }
     }
+}
+
+/// A duration for people.
+pub(super) fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
 }
 
 /// A duration as it travels.

@@ -10,7 +10,7 @@ use sortie_protocol::message::{
 
 use super::agents::milliseconds;
 use super::task::{End, Phase, Refusal};
-use super::{Action, Dispatcher, Outcome, PastAttempt, Transition};
+use super::{Action, Dispatcher, Outcome, PastAttempt, Transition, reach};
 
 impl Dispatcher {
     pub(super) fn lease_end(&self, now: Duration) -> Duration {
@@ -24,7 +24,7 @@ impl Dispatcher {
         if live.phase == Phase::Offered {
             live.phase = Phase::Accepted;
             live.ends_at = lease_end;
-            self.deadlines.insert((lease_end, attempt.task_id.clone()));
+            self.watch(&attempt.task_id);
             if let Some(agent) = self.agents.get_mut(agent_id) {
                 agent.credit = agent.credit.saturating_sub(1);
             }
@@ -80,10 +80,12 @@ impl Dispatcher {
             return Renewal { attempt, decision: Decision::Abandon, lease_ms: 0 };
         };
         live.ends_at = lease_end;
+        live.failover_at = None;
         if live.phase == Phase::Offered {
             live.phase = Phase::Accepted;
         }
-        self.deadlines.insert((lease_end, attempt.task_id.clone()));
+        self.orphans.remove(&attempt.task_id);
+        self.watch(&attempt.task_id);
         let decision = if cancelling { Decision::Cancel } else { Decision::Keep };
         Renewal { attempt, decision, lease_ms: milliseconds(self.times.lease) }
     }
@@ -110,6 +112,7 @@ impl Dispatcher {
             reason: Some(reason.clone()),
             by_result: false,
             counted: false,
+            passed_on: None,
         };
         self.end_attempt(&task_id, end);
         if reject.reason == RejectReason::Busy {
@@ -123,7 +126,7 @@ impl Dispatcher {
             self.complete(&task_id, Outcome::Refused, reject.result, Some(reason));
         } else if let Some(task) = self.tasks.get_mut(&task_id) {
             task.refused_by.insert(agent_id.to_owned());
-            task.refusal = Some(Refusal { reason, result: reject.result, held_until: None });
+            task.refusal = Some(Refusal { reason, result: reject.result });
             self.requeue(now, &task_id);
         }
         self.fill(now, agent_id);
@@ -136,7 +139,7 @@ impl Dispatcher {
             return self.actions.push(Action::Recall { session, result });
         };
         if task.fenced(agent_id, attempt.attempt).is_some() {
-            self.count(now, result);
+            self.count(now, agent_id, result);
             return self.acknowledge(agent_id, attempt, Disposition::Recorded);
         }
         let past = task
@@ -172,10 +175,15 @@ impl Dispatcher {
     }
 
     /// Takes the result of the live attempt.
-    fn count(&mut self, now: Duration, result: AttemptResult) {
+    fn count(&mut self, now: Duration, agent_id: &str, result: AttemptResult) {
         let task_id = result.attempt.task_id;
         let outcome = outcome_of(result.outcome);
+        self.note_reach(now, &task_id, agent_id, &result.result);
         let cancel = self.tasks.get(&task_id).and_then(|task| task.cancel.clone());
+        let is_others_chance = result.result.diagnosis().is_some_and(reach::others_may_not_have);
+        if outcome == Outcome::Failed && cancel.is_none() && is_others_chance {
+            return self.pass_on(now, &task_id, result.result);
+        }
         let stopped_by_agent = outcome == Outcome::Cancelled && cancel.is_none();
         let end = End {
             outcome,
@@ -183,16 +191,17 @@ impl Dispatcher {
             reason: stopped_by_agent.then(|| "the agent stopped it".to_owned()),
             by_result: true,
             counted: stopped_by_agent,
+            passed_on: None,
         };
         self.end_attempt(&task_id, end);
+        let Some(task) = self.tasks.get(&task_id) else { return };
         if !stopped_by_agent {
-            return self.complete(&task_id, outcome, Some(result.result), cancel);
+            let reason = cancel.or_else(|| task.before());
+            return self.complete(&task_id, outcome, Some(result.result), reason);
         }
         // Nobody asked for the stop here: the agent is going down, and the task is still wanted.
-        let counted = self.tasks.get(&task_id).map_or(0, |task| task.counted);
-        if counted >= self.limits.attempts_per_task {
-            let reason = format!("{counted} attempts were lost; the last one was stopped by its agent");
-            self.complete(&task_id, Outcome::Dead, Some(result.result), Some(reason));
+        if task.tries() >= self.attempts_allowed(task) {
+            self.die(&task_id, Some(result.result));
         } else {
             self.requeue(now, &task_id);
         }

@@ -1,7 +1,7 @@
 //! Agents that are registered and not connected just now, as far as somebody waits for them.
 //!
-//! A task that every connected agent refused may still suit one that restarts or lost its connection. It is
-//! kept for a moment while such an agent is expected back, and refused at once where none is.
+//! A task that every connected agent refused, or tried in vain, may still suit one that restarts or lost its connection. It is
+//! kept for a moment while such an agent is expected back, and ends at once where none is.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub(super) struct Away {
 }
 
 impl Dispatcher {
-    /// Expects agents that are registered. To be called once, with [`Self::restore`].
+    /// Expects agents that are registered. To be called once, after [`Self::restore`]; what follows from it
+    /// comes with the actions of the first event.
     pub fn expect(&mut self, now: Duration, agents: impl IntoIterator<Item = (Candidate, Mode)>) {
         let until = now + self.times.lease;
         let agents = agents.into_iter().map(|(agent, mode)| {
@@ -29,6 +30,7 @@ impl Dispatcher {
             (agent.agent_id, Away { tags: agent.tags, takes_work, until })
         });
         self.away.extend(agents);
+        self.place_tried(now);
     }
 
     /// Notes that the agent of a session goes. To be called while it is still known.
@@ -57,51 +59,52 @@ impl Dispatcher {
     }
 
     /// Until when an agent is expected back that may take the task; `None` where there is none.
-    fn expected(&self, now: Duration, task: &Task) -> Option<Duration> {
+    pub(super) fn expected(&self, now: Duration, task: &Task) -> Option<Duration> {
         let able = self.away.iter().filter(|(agent_id, away)| {
             away.takes_work
                 && now < away.until
-                && !task.refused_by.contains(*agent_id)
+                && !task.excludes(agent_id)
                 && task.spec.selector.admits(&away.tags).is_ok()
         });
         able.map(|(_, away)| away.until).max()
     }
 
-    /// Ends a task that no agent is left for, once nobody is expected back either.
-    pub(super) fn refuse_if_nobody_is_left(&mut self, now: Duration, task_id: &str) {
-        let Some(task) = self.tasks.get(task_id).filter(|task| task.refusal.is_some()) else { return };
+    /// Ends a task that agents refused or tried and that no agent is left for, once nobody is expected back either.
+    pub(super) fn settle_if_nobody_is_left(&mut self, now: Duration, task_id: &str) {
+        let Some(task) = self.tasks.get(task_id).filter(|task| task.was_tried()) else { return };
         let is_somebody_left = self.somebody_is_left(task);
         let expected = self.expected(now, task);
-        let queue_until = task.queue_until;
-        let Some(refusal) = self.tasks.get_mut(task_id).and_then(|task| task.refusal.as_mut()) else {
-            return;
+        let grace_end = now + self.times.refusal_grace;
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        task.held_until = match (task.held_until, expected) {
+            _ if is_somebody_left => None,
+            (_, None) => Some(now),
+            (Some(held_until), Some(_)) => Some(held_until),
+            (None, Some(until)) => Some(until.min(grace_end).min(task.queue_until)),
         };
-        if is_somebody_left {
-            refusal.held_until = None;
-            return;
-        }
-        let held_until = match (refusal.held_until, expected) {
-            (_, None) => now,
-            (Some(held_until), Some(_)) => held_until,
-            (None, Some(until)) => until.min(now + self.times.refusal_grace).min(queue_until),
-        };
-        refusal.held_until = Some(held_until);
-        if held_until <= now {
-            self.refuse(task_id);
+        if task.held_until.is_some_and(|at| at <= now) {
+            self.settle(task_id);
         } else {
-            self.deadlines.insert((held_until, task_id.to_owned()));
+            self.watch(task_id);
         }
     }
 
-    /// Whether some connected agent may still take the task, now or later.
+    /// Whether some connected agent may still take the task, now or later. What has failed already does not wait for
+    /// an agent that is paused.
     pub(super) fn somebody_is_left(&self, task: &Task) -> bool {
-        self.agents.keys().any(|agent_id| self.could_take(task, agent_id))
+        let waits_for_paused = task.passed.is_empty();
+        self.agents.iter().any(|(agent_id, agent)| {
+            (waits_for_paused || agent.mode == Mode::Active) && self.could_take(task, agent_id)
+        })
     }
 
-    /// Ends a task with the last refusal that it got.
-    pub(super) fn refuse(&mut self, task_id: &str) {
-        let refusal = self.tasks.get_mut(task_id).and_then(|task| task.refusal.take());
-        let Some(refusal) = refusal else { return };
+    /// Ends a task with what the agents that had it said.
+    pub(super) fn settle(&mut self, task_id: &str) {
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        if let Some((result, reason)) = task.most_telling() {
+            return self.complete(task_id, Outcome::Failed, Some(result), reason);
+        }
+        let Some(refusal) = task.refusal.take() else { return };
         self.complete(task_id, Outcome::Refused, refusal.result, Some(refusal.reason));
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::agents::seconds;
+use super::reach::Standing;
 use super::task::Task;
 use super::{Dispatcher, Mode, TaskState};
 
@@ -50,12 +52,12 @@ impl Dispatcher {
         Some(Explanation {
             state: task.state(),
             waiting: now.saturating_sub(task.posted_at),
-            agents: candidates.iter().map(|candidate| self.verdict(task, candidate)).collect(),
+            agents: candidates.iter().map(|candidate| self.verdict(now, task, candidate)).collect(),
             summary: self.summary(task),
         })
     }
 
-    fn verdict(&self, task: &Task, candidate: &Candidate) -> Verdict {
+    fn verdict(&self, now: Duration, task: &Task, candidate: &Candidate) -> Verdict {
         let Candidate { agent_id, name, tags } = candidate;
         let (agent_id, name) = (agent_id.clone(), name.clone());
         if let Some(live) = task.live.as_ref().filter(|live| live.agent_id == agent_id) {
@@ -70,6 +72,10 @@ impl Dispatcher {
         if task.refused_by.contains(&agent_id) {
             reasons.push("it refused the task".to_owned());
         }
+        if let Some(passed) = task.passed.iter().find(|it| it.agent_id == agent_id) {
+            let code = passed.result.diagnosis().map_or("no diagnosis", |it| it.code.as_str());
+            reasons.push(format!("it tried and could not reach the server: {code}"));
+        }
         match self.agents.get(&agent_id) {
             None => reasons.push("it is not connected".to_owned()),
             Some(agent) if !agent.takes_work() => reasons.push("it is draining".to_owned()),
@@ -77,7 +83,13 @@ impl Dispatcher {
             Some(_) if self.free_slots(&agent_id) == 0 => reasons.push("it has no free slot".to_owned()),
             Some(_) => {}
         }
-        Verdict { agent_id, name, eligible: reasons.is_empty(), reasons }
+        let eligible = reasons.is_empty();
+        // It speaks against the agent and does not exclude it.
+        let target = task.target.as_deref();
+        if let (Some(target), Standing::Bad(age)) = (target, self.reach.standing(now, &agent_id, target)) {
+            reasons.push(format!("it could not reach {target} {} ago", seconds(age)));
+        }
+        Verdict { agent_id, name, eligible, reasons }
     }
 
     /// One sentence on a task, from what the connected agents are like.
@@ -100,10 +112,10 @@ impl Dispatcher {
         if matching.is_empty() {
             return format!("none of the {all} connected agents satisfies the selector");
         }
-        let able = matching.iter().filter(|(id, agent)| agent.takes_work() && !task.refused_by.contains(*id));
+        let able = matching.iter().filter(|(id, agent)| agent.takes_work() && !task.excludes(id));
         match able.count() {
             0 => format!(
-                "each of the {} connected agents that match is draining or refused it",
+                "each of the {} connected agents that match is draining, refused it or tried it",
                 matching.len()
             ),
             able => format!("{able} connected agents match and none of them is ready with a free slot"),

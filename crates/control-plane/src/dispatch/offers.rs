@@ -7,7 +7,7 @@ use sortie_protocol::message::{ControlMessage, Offer};
 
 use super::agents::milliseconds;
 use super::task::{Live, Phase, Task};
-use super::{Dispatcher, Mode, Outcome, Transition};
+use super::{Dispatcher, Mode, Transition};
 
 impl Dispatcher {
     /// Offers a waiting task to the best agent, where there is one.
@@ -17,54 +17,47 @@ impl Dispatcher {
             return;
         }
         if task.last_number >= self.limits.offers_per_task {
-            let reason = format!("{} offers were made and none of them was carried out", task.last_number);
-            return self.complete(task_id, Outcome::Dead, None, Some(reason));
+            return self.wear_out(task_id);
         }
-        // Most free slots first, then the one that has waited longest for an offer; the name makes the
-        // choice the same on every run.
+        // Those that are not known to be unable to reach the server, then those that are known to reach it, then
+        // most free slots, then the one that has waited longest for an offer; the name makes the choice the same
+        // on every run.
+        let target = task.target.as_deref();
         let best = self
             .agents
             .iter()
-            .filter(|(agent_id, _)| self.could_take(task, agent_id))
             .map(|(agent_id, agent)| (self.free_slots(agent_id), agent, agent_id))
-            .filter(|(free, _, _)| *free > 0)
-            .max_by_key(|(free, agent, _)| (*free, Reverse(agent.last_offered), Reverse(&agent.name)))
+            .filter(|(free, _, agent_id)| *free > 0 && self.could_take(task, agent_id))
+            .max_by_key(|(free, agent, agent_id)| {
+                let rank = self.reach.standing(now, agent_id, target).rank();
+                (rank, *free, Reverse(agent.last_offered), Reverse(&agent.name))
+            })
             .map(|(_, _, agent_id)| agent_id.clone());
         match best {
             Some(agent_id) => self.offer(now, task_id, &agent_id),
-            None => self.refuse_if_nobody_is_left(now, task_id),
+            None => self.settle_if_nobody_is_left(now, task_id),
         }
     }
 
-    /// Offers waiting tasks to an agent, the oldest first, while it has free slots.
+    /// Offers tasks to an agent while it has free slots: those whose agents were not heard of any more, and then
+    /// those that wait, in the queue's order.
     pub(super) fn fill(&mut self, now: Duration, agent_id: &str) {
-        let mut free = self.free_slots(agent_id);
-        if free == 0 {
-            return;
-        }
-        let mut chosen = Vec::new();
-        for task_id in self.queue.values() {
-            if free == 0 {
-                break;
-            }
-            if self.tasks.get(task_id).is_some_and(|task| self.could_take(task, agent_id)) {
-                chosen.push(task_id.clone());
-                free -= 1;
-            }
-        }
-        for task_id in chosen {
+        self.adopt(now, agent_id);
+        while self.free_slots(agent_id) > 0 {
+            let Some(agent) = self.agents.get(agent_id) else { return };
+            let Some(task_id) = self.queue.next(agent_id, &agent.tags).map(str::to_owned) else { return };
             self.place(now, &task_id);
+            let still_waits = self.tasks.get(&task_id).is_some_and(|task| self.queue.contains(task.order));
+            if still_waits {
+                return;
+            }
         }
     }
 
-    /// Looks again at the tasks that some agent refused, because the last agent that might have taken them
+    /// Looks again at the tasks that some agent refused or tried, because the last agent that might have taken them
     /// may just have gone.
-    pub(super) fn place_refused(&mut self, now: Duration) {
-        let refused = self.queue.values().filter(|id| {
-            let task = self.tasks.get(*id);
-            task.is_some_and(|task| task.refusal.is_some())
-        });
-        for task_id in refused.cloned().collect::<Vec<_>>() {
+    pub(super) fn place_tried(&mut self, now: Duration) {
+        for task_id in self.queue.tried() {
             self.place(now, &task_id);
         }
     }
@@ -85,9 +78,7 @@ impl Dispatcher {
     /// Whether an agent is one that may get the task, now or when it has a free slot.
     pub(super) fn could_take(&self, task: &Task, agent_id: &str) -> bool {
         self.agents.get(agent_id).is_some_and(|agent| {
-            agent.takes_work()
-                && !task.refused_by.contains(agent_id)
-                && task.spec.selector.admits(&agent.tags).is_ok()
+            agent.takes_work() && !task.excludes(agent_id) && task.spec.selector.admits(&agent.tags).is_ok()
         })
     }
 
@@ -105,6 +96,7 @@ impl Dispatcher {
             agent_name: agent.name.clone(),
             phase: Phase::Offered,
             ends_at,
+            failover_at: None,
             resumed: false,
         });
         let offer = Offer {
@@ -115,8 +107,8 @@ impl Dispatcher {
             lease_ms: milliseconds(self.times.lease),
         };
         let agent_name = agent.name.clone();
-        self.queue.remove(&task.order);
-        self.deadlines.insert((ends_at, task_id.to_owned()));
+        self.queue.remove(task.order, true);
+        self.watch(task_id);
         self.held.entry(agent_id.to_owned()).or_default().insert(task_id.to_owned());
         self.persist(Transition::AttemptOffered { attempt, agent_id: agent_id.to_owned(), agent_name });
         self.send(agent_id, ControlMessage::Offer(offer));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::task::{Ended, Live, Phase, Task};
+use sortie_protocol::report::TaskOutput;
+
+use super::task::{Ended, Live, Passed, Phase, Task};
 use super::{Dispatcher, Posted};
 
 /// A task that was not completed when the control plane stopped.
@@ -35,6 +37,10 @@ pub struct RestoredAttempt {
     pub by_result: bool,
     /// Whether it counts towards the limit of attempts.
     pub counted: bool,
+    /// Why it ended, where no result says it.
+    pub reason: Option<String>,
+    /// Its result, where the task went on without it.
+    pub passed_on: Option<Box<TaskOutput>>,
 }
 
 impl Dispatcher {
@@ -42,7 +48,8 @@ impl Dispatcher {
     /// before the first event.
     ///
     /// A running attempt gets a fresh lease, so that its agent can come back and resume it. An attempt that
-    /// was offered gets the time of an offer: its agent may have accepted while nobody was listening.
+    /// was offered gets the time of an offer: its agent may have accepted while nobody was listening. Where it
+    /// may have begun to have effects by then, it gets a lease too.
     pub fn restore(&mut self, now: Duration, tasks: Vec<RestoredTask>) {
         for restored in tasks {
             let task = self.restored(now, restored);
@@ -58,21 +65,31 @@ impl Dispatcher {
             task.last_number = task.last_number.max(attempt.number);
             task.counted += u32::from(attempt.counted);
             if attempt.ended {
-                let ended = Ended { agent_id: attempt.agent_id, by_result: attempt.by_result };
+                let (agent_id, agent_name) = (attempt.agent_id, attempt.agent_name);
+                if let Some(result) = attempt.passed_on {
+                    let (agent_id, agent_name) = (agent_id.clone(), agent_name.clone());
+                    task.passed.push(Passed { agent_id, agent_name, result: *result });
+                }
+                let ended = Ended {
+                    agent_id,
+                    agent_name,
+                    reason: attempt.reason,
+                    by_result: attempt.by_result,
+                    counted: attempt.counted,
+                };
                 task.ended.insert(attempt.number, ended);
                 continue;
             }
-            let (phase, ends_at) = if attempt.started {
-                (Phase::Running, self.lease_end(now))
-            } else {
-                (Phase::Offered, now + self.times.accept)
-            };
+            let phase = if attempt.started { Phase::Running } else { Phase::Offered };
+            let may_have_effects = attempt.started || task.spec.kind.has_side_effects();
+            let ends_at = if may_have_effects { self.lease_end(now) } else { now + self.times.accept };
             task.live = Some(Live {
                 number: attempt.number,
                 agent_id: attempt.agent_id,
                 agent_name: attempt.agent_name,
                 phase,
                 ends_at,
+                failover_at: None,
                 resumed: false,
             });
         }

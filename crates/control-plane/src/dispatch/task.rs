@@ -9,16 +9,18 @@ use sortie_protocol::message::ControlMessage;
 use sortie_protocol::report::{Diagnosis, TaskOutput};
 use sortie_protocol::task::TaskSpec;
 
-use super::{Dispatcher, Outcome, Posted, TaskState, Transition};
+use super::{Dispatcher, Outcome, Posted, TaskState, Transition, reach};
 
 /// A task that is not completed.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) id: String,
-    /// Its place in the queue: tasks are served by age.
+    /// Its place by age among all tasks.
     pub(super) order: u64,
     pub(super) spec: Arc<TaskSpec>,
     pub(super) bytes: Arc<str>,
+    /// What it wants to reach, where that can be told.
+    pub(super) target: Option<String>,
     pub(super) posted_at: Duration,
     pub(super) queue_until: Duration,
     pub(super) last_number: u32,
@@ -27,6 +29,12 @@ pub(super) struct Task {
     pub(super) ended: BTreeMap<u32, Ended>,
     pub(super) refused_by: BTreeSet<String>,
     pub(super) refusal: Option<Refusal>,
+    /// Agents that could not reach the server, in the order in which they tried.
+    pub(super) passed: Vec<Passed>,
+    /// Until when a task that no connected agent is left for is kept for one that is expected.
+    pub(super) held_until: Option<Duration>,
+    /// Under which time it stands among the deadlines.
+    pub(super) watched: Option<Duration>,
     /// Why it is to stop, once somebody said so.
     pub(super) cancel: Option<String>,
 }
@@ -40,6 +48,8 @@ pub(super) struct Live {
     pub(super) phase: Phase,
     /// When the offer or the lease is over.
     pub(super) ends_at: Duration,
+    /// When another agent may take the task over, where the agent's connection has ended and the task allows it.
+    pub(super) failover_at: Option<Duration>,
     /// Whether the `hello` that is being handled listed it.
     pub(super) resumed: bool,
 }
@@ -56,7 +66,18 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) agent_id: String,
+    pub(super) agent_name: String,
+    pub(super) reason: Option<String>,
     pub(super) by_result: bool,
+    pub(super) counted: bool,
+}
+
+/// What an agent saw that could not reach the server.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) agent_id: String,
+    pub(super) agent_name: String,
+    pub(super) result: TaskOutput,
 }
 
 /// The last word of an agent that would not do the task, for when no other agent is left.
@@ -64,8 +85,6 @@ pub(super) struct Ended {
 pub(super) struct Refusal {
     pub(super) reason: String,
     pub(super) result: Option<TaskOutput>,
-    /// Until when it is held back for an agent that is expected, where it is.
-    pub(super) held_until: Option<Duration>,
 }
 
 impl Task {
@@ -75,6 +94,7 @@ impl Task {
         Self {
             id: posted.id,
             order,
+            target: reach::target(&posted.spec),
             spec: posted.spec,
             bytes: posted.bytes,
             posted_at: now.saturating_sub(waited),
@@ -85,6 +105,9 @@ impl Task {
             ended: BTreeMap::new(),
             refused_by: BTreeSet::new(),
             refusal: None,
+            passed: Vec::new(),
+            held_until: None,
+            watched: None,
             cancel: None,
         }
     }
@@ -101,6 +124,35 @@ impl Task {
     /// The live attempt, where it is this one and this agent's: the fence.
     pub(super) fn fenced(&mut self, agent_id: &str, number: u32) -> Option<&mut Live> {
         self.live.as_mut().filter(|live| live.number == number && live.agent_id == agent_id)
+    }
+
+    /// Whether an agent has refused the task or tried it in vain.
+    pub(super) fn excludes(&self, agent_id: &str) -> bool {
+        self.refused_by.contains(agent_id) || self.passed.iter().any(|it| it.agent_id == agent_id)
+    }
+
+    /// The agents that [`Self::excludes`] names.
+    pub(super) fn excluded(&self) -> BTreeSet<String> {
+        let passed = self.passed.iter().map(|it| it.agent_id.clone());
+        self.refused_by.iter().cloned().chain(passed).collect()
+    }
+
+    /// Whether some agent had a word on it, so that it ends with that where no agent is left.
+    pub(super) fn was_tried(&self) -> bool {
+        self.refusal.is_some() || !self.passed.is_empty()
+    }
+
+    /// The attempts that count towards the limit.
+    pub(super) fn tries(&self) -> u32 {
+        self.counted.saturating_add(u32::try_from(self.passed.len()).unwrap_or(u32::MAX))
+    }
+
+    /// When it must be looked at next, where nothing happens before.
+    fn due(&self) -> Duration {
+        match &self.live {
+            Some(live) => live.failover_at.map_or(live.ends_at, |at| at.min(live.ends_at)),
+            None => self.held_until.map_or(self.queue_until, |at| at.min(self.queue_until)),
+        }
     }
 
     pub(super) fn attempt_id(&self, number: u32) -> AttemptId {
@@ -125,15 +177,26 @@ impl Dispatcher {
     pub(super) fn insert(&mut self, task: Task) {
         match &task.live {
             Some(live) => {
-                self.deadlines.insert((live.ends_at, task.id.clone()));
                 self.held.entry(live.agent_id.clone()).or_default().insert(task.id.clone());
             }
-            None => {
-                self.deadlines.insert((task.queue_until, task.id.clone()));
-                self.queue.insert(task.order, task.id.clone());
-            }
+            None => self.queue.push(&task),
         }
-        self.tasks.insert(task.id.clone(), task);
+        let id = task.id.clone();
+        self.tasks.insert(id.clone(), task);
+        self.watch(&id);
+    }
+
+    /// Puts a task among the deadlines, once, where its state says that it must be looked at.
+    pub(super) fn watch(&mut self, task_id: &str) {
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        let due = task.due();
+        if task.watched == Some(due) {
+            return;
+        }
+        if let Some(before) = task.watched.replace(due) {
+            self.deadlines.remove(&(before, task_id.to_owned()));
+        }
+        self.deadlines.insert((due, task_id.to_owned()));
     }
 
     pub(super) fn next_count(&mut self) -> u64 {
@@ -145,8 +208,16 @@ impl Dispatcher {
     pub(super) fn end_attempt(&mut self, task_id: &str, end: End) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let Some(live) = task.live.take() else { return };
-        task.ended.insert(live.number, Ended { agent_id: live.agent_id.clone(), by_result: end.by_result });
+        let ended = Ended {
+            agent_id: live.agent_id.clone(),
+            agent_name: live.agent_name,
+            reason: end.reason.clone(),
+            by_result: end.by_result,
+            counted: end.counted,
+        };
+        task.ended.insert(live.number, ended);
         task.counted += u32::from(end.counted);
+        self.orphans.remove(task_id);
         let attempt = task.attempt_id(live.number);
         if let Some(held) = self.held.get_mut(&live.agent_id) {
             held.remove(task_id);
@@ -154,18 +225,27 @@ impl Dispatcher {
                 self.held.remove(&live.agent_id);
             }
         }
-        let End { outcome, diagnosis, reason, by_result, counted } = end;
-        self.persist(Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted });
+        let End { outcome, diagnosis, reason, by_result, counted, passed_on } = end;
+        self.persist(Transition::AttemptEnded {
+            attempt,
+            outcome,
+            diagnosis,
+            reason,
+            by_result,
+            counted,
+            passed_on,
+        });
     }
 
     /// Puts a task whose attempt has just ended back into the queue, at the place that its age gives.
     pub(super) fn requeue(&mut self, now: Duration, task_id: &str) {
-        let Some(task) = self.tasks.get(task_id) else { return };
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        task.held_until = None;
         if task.queue_until <= now {
             return self.expire(task_id);
         }
-        self.deadlines.insert((task.queue_until, task.id.clone()));
-        self.queue.insert(task.order, task.id.clone());
+        self.queue.push(task);
+        self.watch(task_id);
         self.persist(Transition::TaskQueued { task_id: task_id.to_owned() });
         self.place(now, task_id);
     }
@@ -176,9 +256,8 @@ impl Dispatcher {
         let Some(task) = self.tasks.get(task_id) else { return };
         if let Some(cancel) = task.cancel.clone() {
             self.complete(task_id, Outcome::Cancelled, None, Some(cancel));
-        } else if task.counted >= self.limits.attempts_per_task {
-            let reason = format!("{} attempts were lost; the last one: {reason}", task.counted);
-            self.complete(task_id, Outcome::Dead, None, Some(reason));
+        } else if task.tries() >= self.attempts_allowed(task) {
+            self.die(task_id, None);
         } else {
             self.requeue(now, task_id);
         }
@@ -186,8 +265,8 @@ impl Dispatcher {
 
     pub(super) fn expire(&mut self, task_id: &str) {
         let Some(task) = self.tasks.get(task_id) else { return };
-        if task.refusal.is_some() && !self.somebody_is_left(task) {
-            return self.refuse(task_id);
+        if !task.passed.is_empty() || (task.refusal.is_some() && !self.somebody_is_left(task)) {
+            return self.settle(task_id);
         }
         let waited = task.spec.queue_seconds;
         let reason = format!("no agent took the task within {waited} s: {}", self.summary(task));
@@ -202,7 +281,10 @@ impl Dispatcher {
         reason: Option<String>,
     ) {
         let Some(task) = self.tasks.remove(task_id) else { return };
-        self.queue.remove(&task.order);
+        self.queue.remove(task.order, false);
+        if let Some(watched) = task.watched {
+            self.deadlines.remove(&(watched, task_id.to_owned()));
+        }
         self.persist(Transition::TaskCompleted { task_id: task_id.to_owned(), outcome, result, reason });
     }
 
@@ -237,15 +319,18 @@ impl Dispatcher {
             && *at <= now
         {
             let Some((_, task_id)) = self.deadlines.pop_first() else { return };
-            let Some(task) = self.tasks.get(&task_id) else { continue };
+            let Some(task) = self.tasks.get_mut(&task_id) else { continue };
+            task.watched = None;
             match &task.live {
                 Some(live) if live.ends_at <= now => self.live_attempt_ran_out(now, &task_id),
-                None if task.queue_until <= now => self.expire(&task_id),
-                None if task.refusal.as_ref().and_then(|it| it.held_until).is_some_and(|at| at <= now) => {
-                    self.place(now, &task_id);
+                Some(live) if live.failover_at.is_some_and(|at| at <= now) => {
+                    self.give_up_waiting(now, &task_id);
                 }
+                None if task.queue_until <= now => self.expire(&task_id),
+                None if task.held_until.is_some_and(|at| at <= now) => self.place(now, &task_id),
                 _ => {}
             }
+            self.watch(&task_id);
         }
     }
 
@@ -275,6 +360,8 @@ pub(super) struct End {
     pub(super) reason: Option<String>,
     pub(super) by_result: bool,
     pub(super) counted: bool,
+    /// The result, where the task goes on without it.
+    pub(super) passed_on: Option<Box<TaskOutput>>,
 }
 
 impl End {
@@ -285,6 +372,7 @@ impl End {
             reason: Some(reason.to_owned()),
             by_result: false,
             counted: true,
+            passed_on: None,
         }
     }
 

@@ -12,6 +12,9 @@ use sortie_protocol::report::{Report, ReportOutcome, Target, TaskOutput};
 
 use super::*;
 
+mod failover;
+mod passing;
+mod queue;
 mod refusals;
 
 fn at(milliseconds: u64) -> Duration {
@@ -37,6 +40,7 @@ fn connected(agent: &str, session: &str, running: Vec<AttemptId>, unacknowledged
         mode: Mode::Active,
         running,
         unacknowledged,
+        lost: Vec::new(),
     }))
 }
 
@@ -161,6 +165,8 @@ fn a_restored_task_goes_on_where_it_was() {
         ended,
         by_result: false,
         counted: ended,
+        reason: None,
+        passed_on: None,
     };
     let task = |id, waited, attempts| RestoredTask {
         posted: posted(id, r#","queue_seconds":100"#),
@@ -292,6 +298,8 @@ impl World {
                 ended: self.open.get(id) != Some(attempt),
                 by_result: self.by_result.contains(attempt),
                 counted: false,
+                reason: None,
+                passed_on: None,
             });
             RestoredTask {
                 posted: posted.clone(),

@@ -1,9 +1,11 @@
 //! Commands that are committed together, and what follows the commit.
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::command::{Command, ConnectedAgent, NewTask, Posting, TaskChange, TaskEvent};
-use super::{Engine, Outbound, Session, wall_clock};
+use super::ledger::Ledger;
+use super::{Engine, Outbound, Session};
 use crate::dispatch::{Action, Event, Posted, TaskState, Transition};
 use crate::store::{IdempotencyKey, StoreError};
 
@@ -50,6 +52,18 @@ impl Batch {
         })
     }
 
+    /// Whether nobody waits for its commit: an attempt has started, and nothing is answered. Where such a start is
+    /// lost with the process, the attempt counts as offered, and its agent tells when it is back.
+    fn may_wait(&self) -> bool {
+        let is_told_nobody = |effect: &Action| !matches!(effect, Action::Send { .. } | Action::Close { .. });
+        let is_start = |transition: &Transition| matches!(transition, Transition::AttemptStarted { .. });
+        !self.transitions.is_empty()
+            && self.transitions.iter().all(is_start)
+            && self.keys.is_empty()
+            && self.replies.is_empty()
+            && self.effects.iter().all(is_told_nobody)
+    }
+
     pub(super) fn add(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -60,7 +74,7 @@ impl Batch {
     }
 }
 
-impl Engine {
+impl<L: Ledger> Engine<L> {
     /// Turns a command into an event, or answers it where it only asks.
     pub(super) async fn take(&mut self, batch: &mut Batch, command: Command) -> Result<(), StoreError> {
         batch.commands += 1;
@@ -71,12 +85,14 @@ impl Engine {
                     return Ok(());
                 }
                 // The registration may have ended, or changed, while the agent was proving who it is.
-                let Some(record) = self.store.agent(&connected.agent_id).await? else {
+                let Some(record) = self.ledger.agent(&connected.agent_id).await? else {
                     let _ = reply.send(false);
                     return Ok(());
                 };
                 connected.mode = record.mode;
-                let session = Session { outbound, connected_at: wall_clock() };
+                self.session_count += 1;
+                let (number, connected_at) = (self.session_count, self.ledger.wall_clock());
+                let session = Session { number, outbound, connected_at };
                 self.sessions.insert(connected.session.clone(), session);
                 self.feed(batch, Event::AgentConnected(connected));
                 batch.replies.push(Reply::Connected(reply));
@@ -129,7 +145,7 @@ impl Engine {
                 self.held = Some(Command::Post { task, reply });
                 return Ok(());
             }
-            if let Some(used) = self.store.idempotency_key(&key.token_id, &key.key).await? {
+            if let Some(used) = self.ledger.idempotency_key(&key.token_id, &key.key).await? {
                 let is_same = used.body_hash == key.body_hash;
                 let posting = if is_same { Posting::Repeated(used.task_id) } else { Posting::KeyReused };
                 batch.replies.push(Reply::Posted(reply, posting));
@@ -149,9 +165,15 @@ impl Engine {
 
     /// Commits, and then does everything else.
     pub(super) async fn carry_out(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let may_wait = batch.may_wait();
         let Batch { transitions, keys, effects, replies, .. } = batch;
-        if !transitions.is_empty() || !keys.is_empty() {
-            self.store.commit(wall_clock(), &transitions, &keys).await?;
+        if may_wait {
+            if self.deferred.is_empty() {
+                self.deferred_at = Instant::now();
+            }
+            self.deferred.extend(transitions);
+        } else if !transitions.is_empty() || !keys.is_empty() {
+            self.commit(transitions, &keys).await?;
         }
         for effect in effects {
             self.effect(effect).await?;
@@ -159,7 +181,20 @@ impl Engine {
         for reply in replies {
             reply.give();
         }
-        for transition in &transitions {
+        Ok(())
+    }
+
+    /// Makes durable what has waited for that, and this after it.
+    pub(super) async fn commit(
+        &mut self,
+        transitions: Vec<Transition>,
+        keys: &[IdempotencyKey],
+    ) -> Result<(), StoreError> {
+        self.stamped = Instant::now();
+        let mut all = std::mem::take(&mut self.deferred);
+        all.extend(transitions);
+        self.ledger.commit(self.stamp(), &all, keys).await?;
+        for transition in &all {
             self.tell_watchers(transition);
         }
         Ok(())
@@ -177,7 +212,7 @@ impl Engine {
                 }
             }
             Action::Recall { session, result } => {
-                let record = self.store.past_attempt(&result.attempt).await?;
+                let record = self.ledger.past_attempt(&result.attempt).await?;
                 self.pending.push_back(Event::Recalled { session, result, record });
             }
             Action::Progress(progress) => {

@@ -255,6 +255,6 @@ mod tests {
             held.push(store.readers.acquire().await.unwrap());
         }
         assert!(store.readers.try_acquire().is_none());
-        assert!(store.for_engine().live_tasks(0).await.unwrap().is_empty());
+        assert!(store.for_engine().live_tasks(Duration::ZERO).await.unwrap().is_empty());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sortie_protocol::AttemptId;
 use sqlx::{FromRow, QueryBuilder, Sqlite as Database};
 
+use super::commit::{duration, millis};
 use super::records::{from_text, from_word, word};
 use super::{AttemptRecord, IdempotencyKey, Millis, Sqlite, StoreError, TaskFilter, TaskRecord};
 use crate::dispatch::{PastAttempt, Posted, RestoredAttempt, RestoredTask};
@@ -23,6 +24,7 @@ struct TaskRow {
     result: Option<String>,
     created_at: Millis,
     completed_at: Option<Millis>,
+    posted_elapsed: Millis,
 }
 
 #[derive(FromRow)]
@@ -39,6 +41,7 @@ struct AttemptRow {
     reason: Option<String>,
     by_result: bool,
     counted: bool,
+    result: Option<String>,
 }
 
 /// The statement for a list. It names only what is asked for, so that an index serves it.
@@ -104,7 +107,7 @@ impl Sqlite {
         })
     }
 
-    pub(super) async fn live_tasks(&self, now: Millis) -> Result<Vec<RestoredTask>, StoreError> {
+    pub(super) async fn live_tasks(&self, elapsed: Duration) -> Result<Vec<RestoredTask>, StoreError> {
         // One read transaction, so that no task changes between the two questions.
         let mut tx = self.readers.begin().await?;
         let rows: Vec<TaskRow> =
@@ -120,14 +123,27 @@ impl Sqlite {
         tx.commit().await?;
         let mut by_task: HashMap<String, Vec<RestoredAttempt>> = HashMap::new();
         for attempt in attempts {
-            by_task.entry(attempt.task_id.clone()).or_default().push(restored_attempt(attempt));
+            by_task.entry(attempt.task_id.clone()).or_default().push(restored_attempt(attempt)?);
         }
         rows.into_iter()
             .map(|row| {
                 let attempts = by_task.remove(&row.id).unwrap_or_default();
-                restored_task(now, row, attempts)
+                restored_task(elapsed, row, attempts)
             })
             .collect()
+    }
+
+    pub(super) async fn prune_tasks(&self, posted_before: Duration, limit: u32) -> Result<u64, StoreError> {
+        // Tasks stand by the time of their posts, so that the first ones tell whether any is old enough.
+        let done = sqlx::query(
+            "DELETE FROM tasks WHERE seq IN (SELECT seq FROM (SELECT seq, posted_elapsed FROM tasks \
+             WHERE state = 'completed' ORDER BY seq LIMIT ?) WHERE posted_elapsed < ?)",
+        )
+        .bind(limit)
+        .bind(millis(posted_before))
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected())
     }
 
     pub(super) async fn past_attempt(&self, attempt: &AttemptId) -> Result<Option<PastAttempt>, StoreError> {
@@ -174,8 +190,8 @@ fn attempt_record(row: AttemptRow) -> Result<AttemptRecord, StoreError> {
     })
 }
 
-fn restored_attempt(row: AttemptRow) -> RestoredAttempt {
-    RestoredAttempt {
+fn restored_attempt(row: AttemptRow) -> Result<RestoredAttempt, StoreError> {
+    Ok(RestoredAttempt {
         number: row.number,
         agent_id: row.agent_id,
         agent_name: row.agent_name,
@@ -183,22 +199,23 @@ fn restored_attempt(row: AttemptRow) -> RestoredAttempt {
         ended: row.ended_at.is_some(),
         by_result: row.by_result,
         counted: row.counted,
-    }
+        reason: row.reason,
+        passed_on: row.result.as_deref().map(|it| from_text("result", it)).transpose()?,
+    })
 }
 
 fn restored_task(
-    now: Millis,
+    elapsed: Duration,
     row: TaskRow,
     attempts: Vec<RestoredAttempt>,
 ) -> Result<RestoredTask, StoreError> {
-    // A clock that was set back makes a task young again and never makes it expire early.
-    let waited = u64::try_from(now.saturating_sub(row.created_at)).unwrap_or(0);
+    let waited = elapsed.saturating_sub(duration(row.posted_elapsed));
     let posted = Posted {
         id: row.id,
         spec: Arc::new(from_text("task", &row.spec)?),
         bytes: Arc::from(row.spec.as_str()),
     };
-    Ok(RestoredTask { posted, waited: Duration::from_millis(waited), cancel: row.cancel_reason, attempts })
+    Ok(RestoredTask { posted, waited, cancel: row.cancel_reason, attempts })
 }
 
 #[cfg(test)]

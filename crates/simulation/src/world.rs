@@ -1,0 +1,478 @@
+//! One run: a control plane, agents, a client, and everything that a seed does to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sortie::agent::{Agent, Parts, Wish};
+use sortie::identity::{AgentKey, Identity};
+use sortie::journal::Journal;
+use sortie::runner::Runner;
+use sortie::session::Profile;
+use sortie::status::Board;
+use sortie::systemd::Notifier;
+use sortie_control::dispatch::{Mode, TaskState};
+use sortie_control::engine::{EngineHandle, NewTask, Posting, prepare};
+use sortie_control::session::{SessionContext, run as run_session};
+use sortie_control::settings::{Limits, Times};
+use sortie_control::store::IdempotencyKey;
+use sortie_protocol::task::TaskSpec;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::chaos::{Chaos, Process};
+use crate::disk::{Disk, DiskStore};
+use crate::ledger::{Memory, Shared, registration};
+use crate::network::{Cable, Direction, Door, Line, served};
+use crate::oracle::{Counts, Oracle};
+use crate::work::Labor;
+
+/// The base URL of the control plane.
+const ORIGIN: &str = "https://sortie.example";
+/// Agents in a run.
+const AGENTS: usize = 3;
+/// How long things go wrong.
+const STORM: Duration = Duration::from_secs(400);
+/// How long everything may take to come to rest afterwards: longer than any task may wait and run.
+const REST: Duration = Duration::from_secs(7200);
+/// The longest time that a program is down after its end.
+const LONGEST_DOWN: Duration = Duration::from_secs(100);
+/// How long a line stalls at the most.
+const LONGEST_STALL: Duration = Duration::from_secs(120);
+/// The most tasks of a run.
+const MOST_TASKS: u64 = 25;
+
+/// What came out of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was not as it must be.
+    pub violations: Vec<String>,
+    /// What happened, in numbers.
+    pub counts: Counts,
+    /// Tells two different runs apart.
+    pub digest: u64,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    // Made inside: outside of the runtime the clock is the real one.
+    runtime.block_on(async { World::new(seed).run().await })
+}
+
+/// An agent through all of its lives.
+#[derive(Clone)]
+struct Host {
+    name: String,
+    key: AgentKey,
+    tags: Vec<String>,
+    disk: Disk,
+    cable: Cable,
+    unreachable: Arc<BTreeSet<String>>,
+}
+
+#[derive(Clone)]
+struct World {
+    chaos: Chaos,
+    oracle: Oracle,
+    shared: Shared,
+    door: Door,
+    began: Instant,
+    /// The engine that is up.
+    engine: Arc<Mutex<Option<EngineHandle>>>,
+    /// What is killed next, by its number: the control plane is the last.
+    processes: Arc<Mutex<BTreeMap<usize, Process>>>,
+    /// Which task was accepted for which key.
+    accepted: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let shared = Shared::default();
+        Self {
+            chaos: Chaos::new(seed),
+            oracle: Oracle::new(shared.clone()),
+            shared,
+            door: Door::default(),
+            began: Instant::now(),
+            engine: Arc::default(),
+            processes: Arc::default(),
+            accepted: Arc::default(),
+        }
+    }
+
+    async fn run(self) -> Outcome {
+        let hosts: Vec<Host> = (0..AGENTS).map(|number| self.host(number)).collect();
+        let mut programs = JoinSet::new();
+        programs.spawn(self.clone().control_plane());
+        for (number, host) in hosts.iter().enumerate() {
+            programs.spawn(self.clone().agent(number, host.clone()));
+        }
+        let mut storm = JoinSet::new();
+        storm.spawn(self.clone().weather(hosts.clone()));
+        storm.spawn(self.clone().client());
+        while let Some(ended) = storm.join_next().await {
+            ended.expect("a client and a storm that end");
+        }
+        self.chaos.calm_down();
+        self.resume_agents().await;
+        if timeout(REST, self.at_rest()).await.is_err() {
+            self.oracle.violated("it does not come to rest");
+        }
+        self.all_are_back().await;
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counts = self.oracle.judge(&accepted, self.chaos.kills());
+        programs.shutdown().await;
+        Outcome { violations: self.oracle.violations(), counts, digest: self.oracle.digest() }
+    }
+
+    fn host(&self, number: usize) -> Host {
+        let name = format!("agent-{number}");
+        let key = AgentKey::generate().expect("a key");
+        let tags = if number == 0 { vec!["one".to_owned()] } else { vec!["many".to_owned()] };
+        let public = BASE64.decode(key.public_key()).expect("a public key in base64");
+        self.shared.register(registration(&name, public, tags.clone(), ORIGIN));
+        // The first agent cannot reach the second host.
+        let unreachable = (number == 0).then(|| "https://git-1.example/x".to_owned());
+        Host {
+            name,
+            key,
+            tags,
+            disk: Disk::default(),
+            cable: Cable::default(),
+            unreachable: Arc::new(unreachable.into_iter().collect()),
+        }
+    }
+
+    fn alive(&self, number: usize) -> Process {
+        let process = Process::new(&self.chaos);
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).insert(number, process.clone());
+        process
+    }
+
+    /// An agent, started again and again.
+    async fn agent(self, number: usize, host: Host) {
+        let mut after_power_loss = false;
+        loop {
+            let process = self.alive(number);
+            let kept = host.disk.read(after_power_loss);
+            let store =
+                DiskStore { disk: host.disk.clone(), chaos: self.chaos.clone(), process: process.clone() };
+            let (wish, wishes) = watch::channel(Wish::Run);
+            let agent = self.agent_of(&host, &process, Journal::new(store, kept));
+            let drained = async {
+                // Some are told to end before something kills them.
+                sleep(self.chaos.duration(STORM * 4)).await;
+                if self.chaos.is_calm() {
+                    std::future::pending::<()>().await;
+                }
+                let _ = wish.send(Wish::Drain);
+                sleep(self.chaos.duration(LONGEST_STALL)).await;
+                let _ = wish.send(Wish::Stop);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                () = process.killed() => {}
+                _ = agent.run(wishes) => {}
+                () = drained => {}
+            }
+            after_power_loss = process.lost_power();
+            let down = if self.chaos.is_calm() { Duration::from_secs(1) } else { LONGEST_DOWN };
+            sleep(self.chaos.duration(down)).await;
+        }
+    }
+
+    fn agent_of(
+        &self,
+        host: &Host,
+        process: &Process,
+        journal: Journal<DiskStore>,
+    ) -> Agent<DiskStore, Labor> {
+        let labor = Labor {
+            chaos: self.chaos.clone(),
+            oracle: self.oracle.clone(),
+            agent: host.name.clone(),
+            unreachable: Arc::clone(&host.unreachable),
+        };
+        let way = Line {
+            chaos: self.chaos.clone(),
+            process: process.clone(),
+            cable: host.cable.clone(),
+            door: self.door.clone(),
+        };
+        let chaos = self.chaos.clone();
+        Agent::new(Parts {
+            way: Box::new(way),
+            profile: Profile { name: host.name.clone(), tags: host.tags.clone(), max_tasks: 2 },
+            identity: Identity {
+                agent_id: host.name.clone(),
+                control_plane: ORIGIN.to_owned(),
+                key: host.key.clone(),
+            },
+            runner: Runner::new(labor, Duration::from_secs(600)),
+            journal,
+            notifier: Notifier::from_environment(),
+            board: Board::new().0,
+            drain: Duration::from_secs(60),
+            jitter: Box::new(move || chaos.fraction()),
+        })
+    }
+
+    /// The control plane, started again and again.
+    async fn control_plane(self) {
+        loop {
+            let process = self.alive(AGENTS);
+            self.serve(&process).await;
+            self.door.close();
+            *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let down = if self.chaos.is_calm() { Duration::from_secs(1) } else { LONGEST_DOWN };
+            sleep(self.chaos.duration(down)).await;
+        }
+    }
+
+    /// One life of the control plane.
+    async fn serve(&self, process: &Process) {
+        let ledger = Memory {
+            shared: self.shared.clone(),
+            chaos: self.chaos.clone(),
+            process: process.clone(),
+            oracle: self.oracle.clone(),
+            began: self.began,
+        };
+        let (times, limits, stop) = (Times::default(), Limits::default(), CancellationToken::new());
+        let (handle, engine) = prepare(ledger.clone(), times.clone(), limits.clone(), stop.clone());
+        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        let mut arriving = self.door.listen(process);
+        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+        let mut sessions = JoinSet::new();
+        let stopping = sleep(self.chaos.duration(STORM * 4));
+        tokio::pin!(engine, stopping);
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = process.killed() => return,
+                () = &mut engine => break,
+                Some(ended) = sessions.join_next() => {
+                    if ended.is_err() {
+                        self.oracle.violated("a session of the control plane panicked");
+                    }
+                }
+                Some(end) = arriving.recv() => {
+                    let (reader, writer) = served(end, self.oracle.clone());
+                    let Ok(handshake) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
+                    let context = SessionContext {
+                        store: ledger.clone(),
+                        engine: handle.clone(),
+                        public_urls: Vec::new(),
+                        times: times.clone(),
+                        limits: limits.clone(),
+                        handshake,
+                    };
+                    sessions.spawn(run_session(reader, writer, context));
+                }
+                () = &mut stopping, if !is_stopping => {
+                    is_stopping = true;
+                    if !self.chaos.is_calm() {
+                        stop.cancel();
+                    }
+                }
+            }
+        }
+        // It has stopped in order: the sessions may say goodbye.
+        let goodbyes = async { while sessions.join_next().await.is_some() {} };
+        tokio::select! {
+            biased;
+            () = process.killed() => {}
+            _ = timeout(times.stop_grace, goodbyes) => {}
+        }
+    }
+
+    /// What happens to lines, hosts and clocks while it storms.
+    async fn weather(self, hosts: Vec<Host>) {
+        let until = Instant::now() + STORM;
+        let mut copies = JoinSet::new();
+        while Instant::now() < until {
+            sleep(self.chaos.duration(Duration::from_secs(60))).await;
+            let Some(host) = hosts.get(usize::try_from(self.chaos.below(AGENTS as u64)).unwrap_or(0)) else {
+                continue;
+            };
+            let time = self.chaos.duration(LONGEST_STALL);
+            match self.chaos.below(10) {
+                0 | 1 => host.cable.cut(),
+                2 => host.cable.stall(Direction::Up, time),
+                3 => host.cable.stall(Direction::Down, time),
+                4 => {
+                    host.cable.stall(Direction::Up, time);
+                    host.cable.stall(Direction::Down, time);
+                }
+                5 => {
+                    let number = usize::try_from(self.chaos.below(AGENTS as u64 + 1)).unwrap_or(0);
+                    let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    if let Some(process) = processes.get(&number) {
+                        process.kill();
+                    }
+                }
+                6 => {
+                    let hour = 3_600_000 * [1, -1][usize::try_from(self.chaos.below(2)).unwrap_or(0)];
+                    self.shared.look().wall_offset += hour;
+                }
+                7 => self.pause_or_resume(&host.name).await,
+                8 if self.chaos.below(4) == 0 => {
+                    copies.spawn(self.clone().copy_of(host.clone(), time));
+                }
+                _ => {}
+            }
+        }
+        copies.shutdown().await;
+    }
+
+    /// Somebody starts an agent a second time, from a copy of its directory without the journal.
+    async fn copy_of(self, host: Host, time: Duration) {
+        self.oracle.copied();
+        let process = Process::new(&self.chaos);
+        let disk = Disk::default();
+        let store = DiskStore { disk: disk.clone(), chaos: self.chaos.clone(), process: process.clone() };
+        let (_wish, wishes) = watch::channel(Wish::Run);
+        let agent = self.agent_of(&host, &process, Journal::new(store, disk.read(false)));
+        tokio::select! {
+            biased;
+            () = process.killed() => {}
+            _ = agent.run(wishes) => {}
+            () = sleep(time) => {}
+        }
+    }
+
+    fn up(&self) -> Option<EngineHandle> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn pause_or_resume(&self, agent: &str) {
+        let modes = [Mode::Active, Mode::Active, Mode::Paused, Mode::Draining];
+        let mode = modes[usize::try_from(self.chaos.below(modes.len() as u64)).unwrap_or(0)];
+        if let Some(engine) = self.up() {
+            let _ = timeout(Duration::from_secs(10), engine.set_mode(agent.to_owned(), mode)).await;
+        }
+    }
+
+    /// Ends every pause, so that what waits can be done.
+    async fn resume_agents(&self) {
+        for number in 0..AGENTS {
+            loop {
+                if let Some(engine) = self.up()
+                    && engine.set_mode(format!("agent-{number}"), Mode::Active).await.is_ok()
+                {
+                    break;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    /// Posts tasks, again until it hears that they are accepted, and cancels some.
+    async fn client(self) {
+        let mut requests = JoinSet::new();
+        for number in 0..1 + self.chaos.below(MOST_TASKS) {
+            sleep(self.chaos.duration(Duration::from_secs(40))).await;
+            requests.spawn(self.clone().post(number));
+        }
+        while requests.join_next().await.is_some() {}
+    }
+
+    async fn post(self, number: u64) {
+        let json = self.task();
+        let spec: TaskSpec = serde_json::from_str(&json).expect("a task");
+        let key = format!("key-{number}");
+        for repetition in 0_u32.. {
+            // As over REST, each request has an identifier of its own, and the key makes them one.
+            let task = NewTask {
+                id: format!("task-{number}-{repetition}"),
+                spec: Arc::new(spec.clone()),
+                bytes: Arc::from(json.as_str()),
+                key: Some(IdempotencyKey {
+                    token_id: "client".to_owned(),
+                    key: key.clone(),
+                    body_hash: vec![1],
+                    task_id: format!("task-{number}-{repetition}"),
+                }),
+            };
+            let id = task.id.clone();
+            if let Some(engine) = self.up()
+                && let Ok(Ok(posting)) = timeout(Duration::from_secs(30), engine.post(task)).await
+            {
+                let id = match posting {
+                    Posting::Created => id,
+                    Posting::Repeated(first) => first,
+                    other => return self.oracle.violated(&format!("a post came to {other:?}")),
+                };
+                self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id.clone());
+                return self.cancel_some(id).await;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn cancel_some(&self, id: String) {
+        if self.chaos.below(5) > 0 {
+            return;
+        }
+        sleep(self.chaos.duration(STORM)).await;
+        if let Some(engine) = self.up() {
+            let _ = timeout(Duration::from_secs(30), engine.cancel(id, "no longer wanted".to_owned())).await;
+        }
+    }
+
+    /// A task of some kind, as a client writes it.
+    fn task(&self) -> String {
+        let kind = ["clone", "clone", "connection-test"][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
+        let selector = ["{}", r#"{"all":["many"]}"#, r#"{"any":["one","many"]}"#]
+            [usize::try_from(self.chaos.below(3)).unwrap_or(0)];
+        let queue = [60, 3600][usize::try_from(self.chaos.below(2)).unwrap_or(0)];
+        let run = [10, 60, 300][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
+        let host = self.chaos.below(2);
+        format!(
+            r#"{{"kind":"{kind}","url":"https://git-{host}.example/x","selector":{selector},"queue_seconds":{queue},"run_seconds":{run}}}"#
+        )
+    }
+
+    /// Waits until every task has ended.
+    async fn at_rest(&self) {
+        loop {
+            let is_over = |state: TaskState| state == TaskState::Completed;
+            if self.shared.look().tasks.values().all(|row| is_over(row.state)) {
+                return;
+            }
+            sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    /// Every agent is connected in the end.
+    async fn all_are_back(&self) {
+        let names: Vec<String> = (0..AGENTS).map(|number| format!("agent-{number}")).collect();
+        let connected = async {
+            loop {
+                let engine = self.up();
+                let found = match &engine {
+                    Some(engine) => engine.agents(names.clone()).await.map_or(0, |found| found.len()),
+                    None => 0,
+                };
+                if found == names.len() {
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        if timeout(Duration::from_secs(600), connected).await.is_err() {
+            self.oracle.violated("an agent does not come back");
+        }
+    }
+}
