@@ -178,6 +178,7 @@ fn show(stage: &Stage, ledger: &Ledger, damage: &Damage, verdict: &Verdict) {
     row("requests repeated", count(&ledger.repeats).to_string());
     row("lost", verdict.lost.len().to_string());
     row("doubled", verdict.doubled.len().to_string());
+    row("stale artifacts", format!("{}, which expire", verdict.stale_artifacts));
     row("leftovers", verdict.leftovers.len().to_string());
     row("otherwise wrong", verdict.wrong.len().to_string());
     row("longest gap", seconds(ledger.longest_gap()));

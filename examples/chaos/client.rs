@@ -19,6 +19,8 @@ const WAIT_SECONDS: u64 = 5;
 const RUN_SECONDS: u64 = 15;
 /// How long a task may wait; longer than any storm.
 const QUEUE_SECONDS: u64 = 24 * 3600;
+/// How many attempts a task may have. The most that there can be: killed agents use them up.
+pub(crate) const MAX_ATTEMPTS: usize = 10;
 /// The label by which a task is found again.
 pub(crate) const LABEL: &str = "chaos";
 
@@ -221,7 +223,7 @@ pub(crate) async fn work(desk: Desk, ledger: Arc<Ledger>, url: String, seed: u64
 
 fn task(url: &str, key: &str, random: &mut Random) -> Value {
     let mut task = json!({"kind": "connection-test", "url": url, "provider": "git", "selector": {"all": ["chaos"]},
-        "queue_seconds": QUEUE_SECONDS, "run_seconds": RUN_SECONDS, "labels": {LABEL: key}});
+        "queue_seconds": QUEUE_SECONDS, "run_seconds": RUN_SECONDS, "max_attempts": MAX_ATTEMPTS, "labels": {LABEL: key}});
     match random.below(10) {
         0..5 => {}
         5..8 => task["kind"] = json!("clone"),

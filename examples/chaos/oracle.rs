@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use crate::client::{Desk, LABEL, Ledger, Posted};
+use crate::client::{Desk, LABEL, Ledger, MAX_ATTEMPTS, Posted};
 use crate::stage::{Stage, WORKSPACE_SECONDS};
 
 /// How long everything may take to come to rest: leases of a minute, reconnections after a minute, and some more.
 const REST_LIMIT: Duration = Duration::from_secs(240);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After how many attempts that were lost the control plane gives a task up.
-const LOST_ATTEMPTS: usize = 5;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -33,6 +31,8 @@ pub(crate) struct Verdict {
     pub(crate) lost: Vec<String>,
     /// Tasks that are there twice or were counted twice.
     pub(crate) doubled: Vec<String>,
+    /// Artifacts of attempts that do not count. They go when their time is over.
+    pub(crate) stale_artifacts: usize,
     /// What was left behind.
     pub(crate) leftovers: Vec<String>,
     /// Whatever else is not as it must be.
@@ -76,6 +76,8 @@ pub(crate) fn judge(stage: &mut Stage, handle: &Handle, ledger: &Ledger) -> Verd
         Ok(tasks) => {
             judge_tasks(&tasks, &ledger.posted(), &mut verdict);
             judge_disks(stage, &tasks, &mut verdict);
+            let artifacts = handle.block_on(desk.list("artifacts", "artifacts"));
+            judge_artifacts(&tasks, artifacts, &mut verdict);
         }
         Err(error) => verdict.wrong.push(format!("the tasks cannot be listed: {error}")),
     }
@@ -131,28 +133,61 @@ fn judge_task(task: &Value, verdict: &mut Verdict) {
     if let Some(open) = attempts.iter().find(|attempt| attempt["ended_at"].is_null()) {
         verdict.wrong.push(format!("{id} is completed, and an attempt is not: {open}"));
     }
-    let told = |attempt: &&Value| matches!(text(attempt, "outcome"), "succeeded" | "failed");
-    let results: Vec<&Value> = attempts.iter().filter(told).collect();
-    match outcome {
-        "succeeded" | "failed" => {
-            if results.len() != 1 {
-                verdict.doubled.push(format!("{id}: {} attempts have a result: {attempts:?}", results.len()));
-            } else if text(results[0], "outcome") != outcome
-                || results[0]["number"] != attempts[attempts.len() - 1]["number"]
-            {
-                verdict.wrong.push(format!("{id} is {outcome}, and its attempts are {attempts:?}"));
-            }
-            if task["result"].is_null() {
-                verdict.lost.push(format!("{id} is {outcome} and has no result"));
-            }
-        }
-        "dead" => {
-            if attempts.len() < LOST_ATTEMPTS || !results.is_empty() {
-                verdict.wrong.push(format!("{id} is dead after {attempts:?}"));
-            }
-        }
-        other => verdict.wrong.push(format!("{id} is {other}: {task}")),
+    let of_outcome = |wanted: &str| attempts.iter().filter(|it| text(it, "outcome") == wanted).count();
+    let (succeeded, failed) = (of_outcome("succeeded"), of_outcome("failed"));
+    // Another agent may reach a server that one could not reach: only other results end a task.
+    let final_results = succeeded + attempts.iter().filter(|it| is_final_failure(it)).count();
+    let said = history(attempts);
+    if final_results > 1 {
+        verdict
+            .doubled
+            .push(format!("{id}: {final_results} of its attempts have a result that ends it: {said}"));
     }
+    let is_right = match outcome {
+        "succeeded" => succeeded == 1 && attempts.last().is_some_and(|it| text(it, "outcome") == outcome),
+        "failed" => succeeded == 0 && failed > 0,
+        "dead" => final_results == 0 && attempts.len() >= MAX_ATTEMPTS,
+        _ => false,
+    };
+    if !is_right {
+        verdict.wrong.push(format!("{id} is {outcome} ({}): {said}", task["reason"]));
+    }
+    if matches!(outcome, "succeeded" | "failed") && task["result"].is_null() {
+        verdict.lost.push(format!("{id} is {outcome} and has no result: {said}"));
+    }
+}
+
+/// Whether an attempt failed for a reason that would be the same with another agent.
+fn is_final_failure(attempt: &Value) -> bool {
+    const ON_THE_WAY: [&str; 5] = ["resolve", "proxy", "connect", "tls", "host_key"];
+    text(attempt, "outcome") == "failed" && !ON_THE_WAY.contains(&text(&attempt["diagnosis"], "stage"))
+}
+
+/// The attempts of a task in one line.
+fn history(attempts: &[Value]) -> String {
+    let each = attempts.iter().map(|attempt| {
+        let diagnosis = &attempt["diagnosis"];
+        let why = attempt["reason"].as_str().unwrap_or_else(|| text(diagnosis, "code"));
+        let (agent, outcome, stage) =
+            (text(attempt, "agent"), text(attempt, "outcome"), text(diagnosis, "stage"));
+        format!("{} {agent} {outcome} {stage} {why}", attempt["number"])
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// Every artifact that was told of is there.
+fn judge_artifacts(tasks: &[Value], artifacts: Result<Vec<Value>, String>, verdict: &mut Verdict) {
+    let artifacts = match artifacts {
+        Ok(artifacts) => artifacts,
+        Err(error) => return verdict.wrong.push(format!("the artifacts cannot be listed: {error}")),
+    };
+    let kept: BTreeSet<&str> = artifacts.iter().map(|artifact| text(artifact, "id")).collect();
+    let told: BTreeSet<&str> =
+        tasks.iter().filter_map(|task| task["result"]["artifact"]["id"].as_str()).collect();
+    verdict
+        .lost
+        .extend(told.difference(&kept).map(|id| format!("the artifact {id} was told of and is not there")));
+    verdict.stale_artifacts = kept.difference(&told).count();
 }
 
 /// Looks for what attempts that are over left on the agents' disks.
