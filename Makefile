@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_FLAGS := --locked
 
-.PHONY: help demo test chaos bench pictures fuzz lint fmt deb image
+.PHONY: help demo test chaos bench pictures simulate fuzz lint fmt deb image
 
 help: ## List what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -41,6 +41,10 @@ bench: ## Measure against git, and the daemon against its own limits
 	@packaging/prerequisites.sh test
 	cargo build $(CARGO_FLAGS) --release --workspace --bins
 	cargo bench $(CARGO_FLAGS) --bench bench
+
+simulate: ## Run both sides under simulated time, network and disks: SEEDS=N from FIRST=N, or one SEED=N with its logs
+	cargo run $(CARGO_FLAGS) --release -p sortie-simulation --bin simulate -- \
+	    $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0))
 
 fuzz: ## Feed each fuzz target for EACH=60 seconds with what a fuzzer thinks of
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo install --locked cargo-fuzz" >&2; exit 1; }

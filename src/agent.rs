@@ -475,6 +475,7 @@ impl<S: Store, W: Work> Agent<S, W> {
         let until = Instant::now() + LAST_WORDS;
         while self.session.running() > 0 || (self.line.is_some() && !self.session.is_idle()) {
             let woken = tokio::select! {
+                biased;
                 incoming = receive(&mut self.line) => Woken::Incoming(incoming),
                 event = self.runner.next() => Woken::Runner(event),
                 () = tokio::time::sleep_until(until) => break,

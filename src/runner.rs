@@ -377,7 +377,7 @@ mod tests {
             door: Arc::new(Door::new(ProxyEnvironment::none())),
             policy: Arc::new(Policy::new([server])),
             credentials: Arc::new(Store::default()),
-            limits: crate::git::Limits::default(),
+            limits: Limits::default(),
             engine: crate::git::Engine::default(),
             mirrors: None,
             temporary: std::env::temp_dir(),

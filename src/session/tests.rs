@@ -14,7 +14,12 @@ const SECOND: Duration = Duration::from_secs(1);
 fn session() -> Session {
     let key = AgentKey::generate().unwrap();
     let identity = Identity { agent_id: "a1".into(), control_plane: "https://sortie.example".into(), key };
-    Session::new(Profile { name: "fra1".into(), tags: vec!["ado".into()], max_tasks: 2 }, identity, vec![])
+    Session::new(
+        Profile { name: "fra1".into(), tags: vec!["ado".into()], max_tasks: 2 },
+        identity,
+        vec![],
+        vec![],
+    )
 }
 
 fn attempt(number: u32) -> AttemptId {
@@ -89,7 +94,7 @@ fn open(session: &mut Session, at: Duration, attempts: Vec<Renewal>) -> Vec<Acti
 fn run_attempt(session: &mut Session, at: Duration, number: u32) {
     let actions = session.handle(at, offer(number));
     assert!(actions.iter().any(|action| matches!(action, Action::Consider(_))));
-    let actions = session.handle(at, Event::Admitted(attempt(number)));
+    let actions = session.handle(at, Event::Admitted(attempt(number), Effects::None));
     let position = |wanted: &Action| actions.iter().position(|action| action == wanted).unwrap();
     let start = position(&Action::Send(Box::new(AgentMessage::Start(attempt(number)))));
     assert!(start < position(&Action::Run(attempt(number))), "no effect before `start`");
@@ -145,7 +150,7 @@ fn a_result_is_sent_again_in_every_session_until_it_is_acknowledged() {
     }
     open(&mut session, 4 * SECOND, vec![]);
     let ack = ControlMessage::ResultAck { attempt: attempt(1), disposition: Disposition::Recorded };
-    assert!(session.handle(4 * SECOND, received(ack)).contains(&Action::Forget(attempt(1))));
+    assert!(session.handle(4 * SECOND, received(ack)).contains(&Action::Forget(vec![attempt(1)])));
     assert!(session.is_idle());
 }
 
@@ -171,16 +176,118 @@ fn leases_are_renewed_and_an_attempt_that_cannot_be_renewed_stops_before_its_end
     let keep = Renewal { attempt: attempt(1), decision: Decision::Keep, lease_ms: 60_000 };
     session.handle(22 * SECOND, received(ControlMessage::Renewed { attempts: vec![keep] }));
     session.handle(23 * SECOND, Event::Closed);
-    assert_eq!(session.wake_at(), Some(80 * SECOND), "two seconds before the end of the lease");
-    assert_eq!(session.handle(79 * SECOND, Event::Tick), []);
-    assert_eq!(session.handle(80 * SECOND, Event::Tick), [Action::Stop(attempt(1), StopReason::Lost)]);
+    assert_eq!(
+        session.wake_at(),
+        Some(79 * SECOND),
+        "two seconds before the end of a lease that counts from the request, not from the answer"
+    );
+    assert_eq!(session.handle(78 * SECOND, Event::Tick), []);
+    assert_eq!(session.handle(79 * SECOND, Event::Tick), [Action::Stop(attempt(1), StopReason::Lost)]);
     assert_eq!(session.free_slots(), 1, "it cleans up, and takes its slot meanwhile");
     assert_eq!(
         session.handle(81 * SECOND, Event::Finished(Box::new(result(1)))),
-        [],
+        [Action::Forget(vec![attempt(1)])],
         "its result counts no more"
     );
     assert_eq!(session.free_slots(), 2);
+}
+
+/// Takes an offer of what has effects, as far as the agent alone can.
+fn accept_with_effects(session: &mut Session, at: Duration, number: u32) {
+    session.handle(at, offer(number));
+    let actions = session.handle(at, Event::Admitted(attempt(number), Effects::Some));
+    let [accept, start, renew, ..] = sent(&actions)[..] else { panic!("{actions:?}") };
+    assert_eq!(accept, &AgentMessage::Accept(attempt(number)));
+    assert_eq!(start, &AgentMessage::Start(attempt(number)));
+    assert_eq!(renew, &AgentMessage::Renew { attempts: vec![attempt(number)] });
+    assert!(!actions.contains(&Action::Run(attempt(number))), "the offer may have been on its way for long");
+}
+
+fn renewed(number: u32, decision: Decision) -> Event {
+    let renewal = Renewal { attempt: attempt(number), decision, lease_ms: 60_000 };
+    received(ControlMessage::Renewed { attempts: vec![renewal] })
+}
+
+#[test]
+fn what_has_effects_begins_once_the_control_plane_has_confirmed_it() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    accept_with_effects(&mut session, SECOND, 1);
+    assert_eq!(session.handle(3 * SECOND, renewed(1, Decision::Keep)), [Action::Run(attempt(1))]);
+    assert_eq!(session.attempts.next_end(), Some(59 * SECOND), "the lease counts from the request");
+    assert_eq!(session.handle(3 * SECOND, renewed(1, Decision::Keep)), [], "it runs once");
+    assert_eq!(session.attempts.next_end(), Some(59 * SECOND), "what was not asked for is not granted");
+}
+
+#[test]
+fn what_has_effects_and_is_not_confirmed_never_begins() {
+    let gone = [Action::Stop(attempt(1), StopReason::Lost), Action::Forget(vec![attempt(1)])];
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    accept_with_effects(&mut session, SECOND, 1);
+    let actions = session.handle(2 * SECOND, renewed(1, Decision::Abandon));
+    assert_eq!(actions[..2], gone);
+    assert_eq!(session.free_slots(), 2, "there is nothing that cleans up");
+
+    accept_with_effects(&mut session, 3 * SECOND, 2);
+    session.handle(4 * SECOND, Event::Closed);
+    let keep = Renewal { attempt: attempt(2), decision: Decision::Keep, lease_ms: 60_000 };
+    let actions = open(&mut session, 5 * SECOND, vec![keep]);
+    assert!(actions.contains(&Action::Run(attempt(2))), "the next welcome confirms it as well: {actions:?}");
+
+    accept_with_effects(&mut session, 6 * SECOND, 1);
+    session.handle(7 * SECOND, Event::Closed);
+    assert_eq!(session.handle(64 * SECOND, Event::Tick)[..1], gone[..1], "its lease has ended before");
+}
+
+#[test]
+fn a_cancel_before_the_start_was_confirmed_still_has_a_result() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    accept_with_effects(&mut session, SECOND, 1);
+    let cancel = ControlMessage::Cancel { attempt: attempt(1), reason: "no longer wanted".into() };
+    assert_eq!(session.handle(SECOND, received(cancel)), [Action::Stop(attempt(1), StopReason::Cancelled)]);
+    assert_eq!(session.handle(SECOND, renewed(1, Decision::Keep)), [], "it is not begun after that");
+    let actions = session.handle(SECOND, Event::Finished(Box::new(result(1))));
+    assert!(matches!(actions[0], Action::Record(_)));
+}
+
+#[test]
+fn what_an_earlier_process_lost_is_told_until_somebody_has_heard_it() {
+    let mut session = session();
+    let lost = LostAttempt { attempt: attempt(1), reason: "the agent was restarted".into() };
+    session.lost = vec![lost.clone()];
+    session.handle(SECOND, Event::Opened);
+    for at in [SECOND, 2 * SECOND] {
+        session.handle(at, Event::Opened);
+        let actions = session.handle(at, challenge());
+        let AgentMessage::Hello(hello) = sent(&actions)[0] else { panic!("{actions:?}") };
+        assert_eq!(hello.lost, [lost.clone()], "no welcome has come");
+    }
+    let actions = session.handle(2 * SECOND, welcome(vec![]));
+    assert!(actions.contains(&Action::Forget(vec![attempt(1)])));
+    session.handle(3 * SECOND, Event::Opened);
+    let actions = session.handle(3 * SECOND, challenge());
+    let AgentMessage::Hello(hello) = sent(&actions)[0] else { panic!("{actions:?}") };
+    assert_eq!(hello.lost, []);
+}
+
+#[test]
+fn nothing_new_is_taken_while_the_journal_fails_or_is_full() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    let none = AgentMessage::Credit { slots: 0 };
+    assert_eq!(sent(&session.handle(SECOND, Event::Journal { works: false })), [&none]);
+    let actions = session.handle(SECOND, offer(1));
+    let [AgentMessage::Reject(reject)] = sent(&actions)[..] else { panic!("{actions:?}") };
+    assert_eq!((reject.reason, reject.retryable), (RejectReason::Busy, true));
+    let all = AgentMessage::Credit { slots: 2 };
+    assert_eq!(sent(&session.handle(SECOND, Event::Journal { works: true })), [&all]);
+
+    session.unacknowledged = (1..=MAX_WAITING_RESULTS as u32).map(attempt).collect();
+    assert_eq!(sent(&session.handle(SECOND, Event::Tick)), [&none]);
+    let ack = ControlMessage::ResultAck { attempt: attempt(1), disposition: Disposition::Recorded };
+    assert_eq!(sent(&session.handle(SECOND, received(ack))), [&all]);
 }
 
 #[test]

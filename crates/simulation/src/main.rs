@@ -37,7 +37,11 @@ fn main() -> ExitCode {
 }
 
 fn replay(seed: u64) -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).without_time().init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::DEBUG)
+        .without_time()
+        .init();
     let outcome = world::run(seed);
     println!("{outcome:#?}");
     if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

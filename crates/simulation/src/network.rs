@@ -285,21 +285,22 @@ pub fn served(end: End, oracle: Oracle) -> (Reader, Writer) {
     let End { sender, receiver, process } = end;
     let sender = Arc::new(Mutex::new(sender));
     let answering = Arc::clone(&sender);
-    let reader = stream::unfold((receiver, answering, process.clone()), |(mut receiver, sender, process)| async {
-        let incoming = match receiver.receive().await {
-            Item::Text(text) => {
-                process.step().await;
-                ToControl::Text(text)
-            }
-            Item::Ping => {
-                sender.lock().unwrap_or_else(PoisonError::into_inner).send(Item::Pong);
-                ToControl::Alive
-            }
-            Item::Pong => ToControl::Alive,
-            Item::Close => ToControl::Closed,
-        };
-        Some((incoming, (receiver, sender, process)))
-    });
+    let reader =
+        stream::unfold((receiver, answering, process.clone()), |(mut receiver, sender, process)| async {
+            let incoming = match receiver.receive().await {
+                Item::Text(text) => {
+                    process.step().await;
+                    ToControl::Text(text)
+                }
+                Item::Ping => {
+                    sender.lock().unwrap_or_else(PoisonError::into_inner).send(Item::Pong);
+                    ToControl::Alive
+                }
+                Item::Pong => ToControl::Alive,
+                Item::Close => ToControl::Closed,
+            };
+            Some((incoming, (receiver, sender, process)))
+        });
     let writer = sink::unfold((sender, process, oracle), |(sender, process, oracle), outgoing| async {
         process.step().await;
         let item = match outgoing {

@@ -59,7 +59,8 @@ pub struct Counts {
 impl Counts {
     /// Adds those of another run.
     pub fn add(&mut self, other: &Self) {
-        let Self { tasks, succeeded, failed, cancelled, expired, dead, attempts, ran, late_results, kills } = other;
+        let Self { tasks, succeeded, failed, cancelled, expired, dead, attempts, ran, late_results, kills } =
+            other;
         self.tasks += tasks;
         self.succeeded += succeeded;
         self.failed += failed;
@@ -207,6 +208,10 @@ impl Oracle {
                 Some(Outcome::Refused) => self.violated(&format!("{id} was refused: {row:?}")),
                 None => {}
             }
+        }
+        if database.tasks.len() > accepted.len() {
+            let (kept, keys) = (database.tasks.len(), accepted.len());
+            self.violated(&format!("{kept} tasks are kept for {keys} keys"));
         }
         counts.ran = self.state().ran.len() as u64;
         counts

@@ -260,7 +260,11 @@ impl World {
         loop {
             tokio::select! {
                 biased;
-                () = process.killed() => return,
+                () = process.killed() => {
+                    // First, in their order: the engine lets go of them by identifiers that no seed decides.
+                    sessions.abort_all();
+                    return;
+                }
                 () = &mut engine => break,
                 Some(ended) = sessions.join_next() => {
                     if ended.is_err() {
