@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_FLAGS := --locked
 
-.PHONY: help demo test bench pictures simulate fuzz lint fmt deb image
+.PHONY: help demo test chaos bench pictures simulate fuzz lint fmt deb image
 
 help: ## List what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -31,6 +31,11 @@ test: ## Run every test
 	else \
 	    cargo test $(CARGO_FLAGS) --workspace --lib --bins --tests --no-fail-fast; \
 	fi
+
+chaos: ## Kill everything KILLS=1000 times while lines and disks fail, and see that nothing is lost; SEED=N repeats
+	@packaging/prerequisites.sh test
+	cargo build $(CARGO_FLAGS) --release --workspace --bins --example chaos
+	KILLS=$(KILLS) SEED=$(SEED) $(TARGET)/release/examples/chaos
 
 bench: ## Measure against git, and the daemon against its own limits
 	@packaging/prerequisites.sh test

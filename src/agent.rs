@@ -235,7 +235,6 @@ impl<S: Store, W: Work> Agent<S, W> {
                     self.feed(Event::Tick).await;
                 }
             }
-            self.notifier.alive(self.session.is_open(), self.session.running());
             self.publish();
             if let Some(by) = drain_by
                 && let Some(ended) = self.drained(by).await
@@ -430,6 +429,7 @@ impl<S: Store, W: Work> Agent<S, W> {
     }
 
     async fn send(&mut self, message: &AgentMessage, events: &mut VecDeque<Event>) {
+        self.publish_sent(message);
         if let Some(line) = &mut self.line
             && line.send(message).await.is_err()
         {
@@ -459,7 +459,7 @@ impl<S: Store, W: Work> Agent<S, W> {
     }
 
     async fn close(&mut self, reason: &CloseReason) {
-        self.board.trouble(&reason.to_string());
+        self.publish_close(reason);
         match reason {
             CloseReason::IdentityRefused(message) => {
                 tracing::error!(
@@ -468,7 +468,6 @@ impl<S: Store, W: Work> Agent<S, W> {
                     "the control plane refuses this agent's identity; enroll again, or have it allowed there"
                 );
                 self.way.ended();
-                self.board.update(|status| status.identity_refused = true);
                 self.retry = Instant::now() + SLOW_PROBE;
             }
             CloseReason::Goaway(GoawayReason::Superseded, _) => {

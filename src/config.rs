@@ -1,6 +1,7 @@
 //! What the configuration says, turned into what is valid. Nothing here opens a socket or reads a secret.
 
 mod clones;
+mod health;
 mod load;
 mod proxy;
 mod raw;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use clones::{Clones, WorkspaceSettings};
+pub use health::HealthAddress;
 pub use proxy::{Proxy, ProxyAuthorization, ProxyKind, ProxyServer, ProxySettingProblem};
 pub use secret_source::SecretSource;
 pub use server::{ClientCertificate, Server};
@@ -100,6 +102,8 @@ pub struct Config {
     pub credentials: BTreeMap<String, CredentialSource>,
     /// How to log.
     pub log: Log,
+    /// Where it is told whether the daemon is well; nowhere unless it is configured.
+    pub health: Option<HealthAddress>,
     /// How much a clone may take.
     pub limits: Limits,
     /// How long any attempt may take, whatever its task asks for.

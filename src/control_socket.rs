@@ -6,7 +6,6 @@
 //! the mode 0660, the directory that is made for it 0750, and the daemon looks at each peer's credentials besides.
 
 mod client;
-mod listen;
 mod serve;
 
 use std::path::{Path, PathBuf};
@@ -16,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use client::{AskError, ask};
-pub use listen::{BindError, Listener, bind};
 pub use serve::{Desk, serve};
 
 use crate::config::Agent;
 use crate::doctor::{Check, DaemonRequest};
+use crate::local_socket::{self, BindError, Listener, Purpose};
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -39,6 +38,9 @@ const FILE_NAME: &str = "control.sock";
 
 /// The directory of the packaged service's socket.
 const USUAL_DIRECTORY: &str = "/run/sortie";
+
+/// What the socket is, in errors.
+const PURPOSE: Purpose = Purpose { name: "control socket", key: "agent.control_socket" };
 
 /// A message with the version of the protocol beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,6 +109,14 @@ pub enum Refusal {
     /// A later version's word for something else.
     #[serde(other)]
     Other,
+}
+
+/// Makes the socket in the first of the places whose directory can be used.
+///
+/// # Errors
+/// That of the last place that was tried.
+pub async fn bind(places: &[PathBuf]) -> Result<Listener, BindError> {
+    local_socket::bind(PURPOSE, places).await
 }
 
 /// Where the socket may be, the likeliest place first: where the configuration says, else in the directory that

@@ -91,6 +91,7 @@ struct Running {
     log: StageLog,
     cancel: CancellationToken,
     started: Instant,
+    deadline: Instant,
 }
 
 impl<W: Work> Runner<W> {
@@ -153,8 +154,10 @@ impl<W: Work> Runner<W> {
         let Some(Admitted { task, run }) = self.admitted.remove(attempt) else { return };
         let transfer = Arc::new(Transfer::default());
         let log = self.observed_log(attempt);
+        let started = Instant::now();
+        let deadline = started + run;
         let control = Control {
-            deadline: Instant::now() + run,
+            deadline,
             cancel: cancel.clone(),
             transfer: Arc::clone(&transfer),
             limits: self.work.limits(),
@@ -170,7 +173,7 @@ impl<W: Work> Runner<W> {
             }
         };
         let id = self.tasks.spawn(both.instrument(span)).id();
-        self.running.insert(attempt.clone(), Running { id, task, log, cancel, started: Instant::now() });
+        self.running.insert(attempt.clone(), Running { id, task, log, cancel, started, deadline });
     }
 
     /// Stops an attempt. Its end is still told, but for one that is lost before it has started.
@@ -215,6 +218,7 @@ impl<W: Work> Runner<W> {
             target: running.task.target().shown(),
             stage: running.log.running().map(Stage::as_str),
             started: running.started,
+            deadline: running.deadline,
         };
         let mut running: Vec<_> = self.running.iter().map(view).collect();
         running.sort_by_key(|attempt| attempt.started);
@@ -420,8 +424,11 @@ mod tests {
         let log = StageLog::default();
         log.begin(Stage::Tls);
         let id = runner.tasks.spawn(async { panic!("a bug") }).id();
+        let now = Instant::now();
         let cancel = CancellationToken::new();
-        runner.running.insert(attempt.clone(), Running { id, task, log, cancel, started: Instant::now() });
+        runner
+            .running
+            .insert(attempt.clone(), Running { id, task, log, cancel, started: now, deadline: now });
         let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
         let TaskOutput::Report(report) = result.result else { panic!("a report") };
         let diagnosis = report.diagnosis.unwrap();
@@ -442,7 +449,8 @@ mod tests {
         let diagnosis = Diagnosis::new(Code::UnexpectedAnswer, Stage::Identify, "", vec![]);
         let report = TaskReport::failed(&task, diagnosis, &log);
         let id = runner.tasks.spawn(async { report }).id();
-        runner.running.insert(offer.attempt, Running { id, task, log, cancel, started: Instant::now() });
+        let now = Instant::now();
+        runner.running.insert(offer.attempt, Running { id, task, log, cancel, started: now, deadline: now });
         let RunnerEvent::Finished(result) = runner.next().await else { panic!("an end") };
         assert_eq!(result.result.diagnosis().unwrap().code, "internal");
         assert!(sortie_protocol::encode(&AgentMessage::Result(*result)).is_ok());

@@ -6,8 +6,8 @@
 //! to this state and not to a socket.
 
 mod attempts;
-mod events;
 pub mod choice;
+mod events;
 pub mod line;
 pub mod long_poll;
 pub mod transport;
@@ -113,6 +113,11 @@ impl Session {
     /// How many results wait for their acknowledgment.
     pub fn unacknowledged(&self) -> usize {
         self.unacknowledged.len()
+    }
+
+    /// After how much silence the line is given up.
+    pub fn dead_after(&self) -> Duration {
+        time(self.times.dead_after_ms)
     }
 
     /// Whether the control plane wants no new work done here.

@@ -3,7 +3,7 @@
 //! Nothing here is secret. What a control plane or a git server said is bounded and stripped of control characters
 //! before it comes here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,11 +12,16 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::pulse::{Pulse, Stuck};
+
 /// The name of the form that `sortie status --json` prints.
 pub const SCHEMA: &str = "sortie.status.v1";
 
 /// How many attempts that have ended are remembered.
 const RECENT_ATTEMPTS: usize = 20;
+
+/// How many reasons for having no connection are remembered.
+const RECENT_ERRORS: usize = 5;
 
 /// The most characters of a text that came from elsewhere.
 const MAX_TEXT_CHARS: usize = 300;
@@ -34,10 +39,14 @@ pub struct Status {
     pub heard: Option<Instant>,
     /// What carries the session; `None` while there is none.
     pub transport: Option<&'static str>,
-    /// Whether the control plane refused this agent's identity, and has not taken it since.
+    /// After how much silence the line is given up.
+    pub dead_after: Duration,
+    /// Why there was no connection the last few times, and when, the latest first.
+    pub errors: VecDeque<(Moment, String)>,
+    /// Whether the journal cannot be written, so that nothing new is taken.
+    pub journal_fails: bool,
+    /// Whether the control plane refused this agent's identity the last time.
     pub identity_refused: bool,
-    /// Why there was no connection the last time, and when.
-    pub last_error: Option<(Moment, String)>,
     /// Whether new tasks are taken.
     pub mode: Mode,
     /// What runs.
@@ -46,6 +55,35 @@ pub struct Status {
     pub results_waiting: usize,
     /// What has ended, the latest first.
     pub recent: VecDeque<Ended>,
+    /// What readiness and the watchdog go by.
+    pub pulse: Pulse,
+    /// What was counted since the daemon started.
+    pub counters: Counters,
+}
+
+/// What is counted from the daemon's start on. Every label is one of a closed list, so that it stays small.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Attempts that have ended, by the kind of the task and the outcome.
+    pub ended: BTreeMap<(&'static str, &'static str), u64>,
+    /// The same by the code of the diagnosis, where there was one.
+    pub diagnoses: BTreeMap<&'static str, u64>,
+    /// Sessions that were open.
+    pub sessions: u64,
+    /// What was told as an error: a session that could not be opened or was ended from without, or a journal that
+    /// could not be written.
+    pub errors: u64,
+    /// Messages of the control plane that were not understood.
+    pub protocol_errors: u64,
+    /// Bytes that clones received from git servers.
+    pub clone_bytes: u64,
+}
+
+impl Counters {
+    /// Sessions that were opened after the first one.
+    pub fn reconnects(&self) -> u64 {
+        self.sessions.saturating_sub(1)
+    }
 }
 
 /// A moment by the calendar and by the clock that no one sets.
@@ -77,7 +115,8 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn as_str(self) -> &'static str {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
@@ -101,6 +140,8 @@ pub struct Attempt {
     pub stage: Option<&'static str>,
     /// When it began.
     pub started: Instant,
+    /// When it must end.
+    pub deadline: Instant,
 }
 
 /// An attempt that has ended.
@@ -118,8 +159,8 @@ pub struct Ended {
     pub diagnosis: Option<String>,
 }
 
-/// Where the loop publishes its status. Readers never hold it up.
-#[derive(Debug)]
+/// Where the loop publishes its status. Readers never hold it up. A clone is the same board.
+#[derive(Debug, Clone)]
 pub struct Board(watch::Sender<Status>);
 
 impl Board {
@@ -142,7 +183,11 @@ impl Board {
     /// Notes why there is no connection. The text may hold what the control plane said.
     pub fn trouble(&self, text: &str) {
         let told = (Moment::now(), shown(text));
-        self.update(|status| status.last_error = Some(told));
+        self.update(|status| {
+            status.errors.truncate(RECENT_ERRORS - 1);
+            status.errors.push_front(told);
+            status.counters.errors += 1;
+        });
     }
 
     /// Notes that an attempt has ended.
@@ -171,13 +216,47 @@ pub struct Daemon {
     pub started: Moment,
 }
 
+#[cfg(test)]
+impl Daemon {
+    /// One for tests of what is told.
+    pub(crate) fn of_tests() -> Self {
+        Self {
+            name: "a".to_owned(),
+            tags: Vec::new(),
+            max_tasks: 4,
+            state_dir: "/nonexistent".to_owned(),
+            configuration: String::new(),
+            started: Moment::now(),
+        }
+    }
+}
+
 impl Status {
+    /// What is missing for tasks to be carried out at this time, each by its word; nothing where the daemon is ready.
+    pub fn missing(&self, now: Instant) -> Vec<&'static str> {
+        let is_open = self.connected.is_some();
+        let is_silent = self.heard.is_none_or(|heard| now > heard + self.dead_after);
+        [
+            (!is_open, "no_session"),
+            (is_open && is_silent, "silent"),
+            (self.identity_refused, "identity_refused"),
+            (self.mode == Mode::Draining, "draining"),
+            (self.journal_fails, "journal_fails"),
+        ]
+        .into_iter()
+        .filter_map(|(is_missing, word)| is_missing.then_some(word))
+        .chain(self.pulse.stuck(now).map(Stuck::as_str))
+        .collect()
+    }
+
     /// The status as `sortie status --json` prints it, with the times of this moment.
     pub fn to_json(&self, daemon: &Daemon) -> Value {
         let now = Instant::now();
         let seconds = |since: Instant| rounded(now.saturating_duration_since(since));
         let attempts: Vec<_> = self.attempts.iter().map(|attempt| attempt.to_json(now)).collect();
         let recent: Vec<_> = self.recent.iter().map(Ended::to_json).collect();
+        let errors: Vec<_> = self.errors.iter().map(error_to_json).collect();
+        let missing = self.missing(now);
         json!({
             "schema": SCHEMA,
             "version": env!("CARGO_PKG_VERSION"),
@@ -187,6 +266,7 @@ impl Status {
             "state_dir": daemon.state_dir,
             "configuration": daemon.configuration,
             "mode": self.mode.as_str(),
+            "readiness": { "ready": missing.is_empty(), "reasons": missing },
             "agent": { "id": self.agent_id, "name": daemon.name, "tags": daemon.tags },
             "control_plane": {
                 "url": self.control_plane,
@@ -196,9 +276,9 @@ impl Status {
                 "heard_seconds_ago": self.heard.map(seconds),
                 "transport": self.transport,
                 "identity_refused": self.identity_refused,
-                "last_error": self.last_error.as_ref().map(|(moment, message)| {
-                    json!({ "at": timestamp(moment.at), "message": message })
-                }),
+                "reconnects": self.counters.reconnects(),
+                "last_error": errors.first(),
+                "errors": errors,
             },
             "slots": { "total": daemon.max_tasks, "used": self.attempts.len() },
             "attempts": attempts,
@@ -206,6 +286,10 @@ impl Status {
             "recent": recent,
         })
     }
+}
+
+fn error_to_json((moment, message): &(Moment, String)) -> Value {
+    json!({ "at": timestamp(moment.at), "message": message })
 }
 
 impl Attempt {
@@ -265,6 +349,7 @@ mod tests {
             target: "https://git.example/x".to_owned(),
             stage: None,
             started: Instant::now(),
+            deadline: Instant::now(),
         }
     }
 
@@ -286,7 +371,44 @@ mod tests {
         let (board, reader) = Board::new();
         board.trouble(&format!("\x1b[31m{}", "x".repeat(10_000)));
         let status = reader.borrow();
-        let message = status.last_error.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
+        let message = status.errors.front().map(|(_, text)| text.as_str()).unwrap_or_default();
         assert_eq!((message.starts_with("[31mx"), message.chars().count()), (true, MAX_TEXT_CHARS));
+    }
+
+    #[test]
+    fn the_last_errors_are_remembered_within_bounds_and_the_latest_first() {
+        let (board, reader) = Board::new();
+        for number in 0..RECENT_ERRORS + 2 {
+            board.trouble(&number.to_string());
+        }
+        let status = reader.borrow();
+        assert_eq!(status.errors.len(), RECENT_ERRORS);
+        assert_eq!(status.errors[0].1, (RECENT_ERRORS + 1).to_string());
+        assert_eq!(status.counters.errors, RECENT_ERRORS as u64 + 2);
+    }
+
+    #[test]
+    fn readiness_takes_a_session_in_which_something_was_heard_lately() {
+        let now = Instant::now();
+        let dead_after = Duration::from_secs(30);
+        let ready = Status {
+            connected: Some(Moment::now()),
+            heard: Some(now),
+            dead_after,
+            pulse: Pulse { turned: Some(now + dead_after * 2), ..Pulse::default() },
+            ..Status::default()
+        };
+        assert_eq!(ready.missing(now + dead_after), Vec::<&str>::new());
+        assert_eq!(ready.missing(now + dead_after + Duration::from_millis(1)), ["silent"]);
+        assert_eq!(Status { connected: None, ..ready.clone() }.missing(now), ["no_session"]);
+        assert_eq!(Status { mode: Mode::Draining, ..ready.clone() }.missing(now), ["draining"]);
+        assert_eq!(Status { journal_fails: true, ..ready.clone() }.missing(now), ["journal_fails"]);
+        // A pause is the control plane's own wish: it knows, and nothing is wrong here.
+        assert_eq!(Status { mode: Mode::Paused, ..ready.clone() }.missing(now), Vec::<&str>::new());
+        let refused = Status { connected: None, identity_refused: true, ..ready.clone() };
+        assert_eq!(refused.missing(now), ["no_session", "identity_refused"]);
+        let mut hanging = ready;
+        hanging.pulse.turned = Some(now - crate::pulse::LOOP_LIMIT * 2);
+        assert_eq!(hanging.missing(now), ["loop_stuck"]);
     }
 }

@@ -67,6 +67,9 @@ impl Tools {
     }
 }
 
+/// Every word that [`Task::kind`] can say.
+pub const KINDS: [&str; 5] = ["connection-test", "clone", "references", "files", "compare"];
+
 /// A task in the daemon's own words.
 #[derive(Debug, Clone)]
 pub enum Task {
@@ -85,6 +88,7 @@ pub enum Task {
 impl Task {
     /// The kind, as a person types it.
     pub fn kind(&self) -> &'static str {
+        // `KINDS` has all of these.
         match self {
             Self::ConnectionTest(_) => "connection-test",
             Self::Clone(_) => "clone",

@@ -57,7 +57,7 @@ pub(crate) async fn send(line: &mut WebSocketStream<TcpStream>, message: &Value)
     line.send(Message::text(message.to_string())).await.unwrap();
 }
 
-async fn receive(line: &mut WebSocketStream<TcpStream>) -> Value {
+pub(crate) async fn receive(line: &mut WebSocketStream<TcpStream>) -> Value {
     loop {
         let message = tokio::time::timeout(LIMIT, line.next()).await.expect("a message in time");
         if let Message::Text(text) = message.expect("an open line").unwrap() {

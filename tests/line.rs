@@ -43,7 +43,8 @@ fn a_peer_that_vanishes_without_a_word_is_found_by_both_sides() {
     let scene = Scene::small();
     let control_plane = control_plane_with(1);
     let hole = Hole::start(control_plane.port());
-    let agent = scene.agent("fra1-a").start_through(&control_plane, &format!("http://127.0.0.1:{}", hole.port()));
+    let agent =
+        scene.agent("fra1-a").start_through(&control_plane, &format!("http://127.0.0.1:{}", hole.port()));
     wait_for_transport(&agent, "websocket");
     // It stands for longer than the time after which it would be dead, because both give signs.
     let stood = Instant::now();
@@ -70,7 +71,8 @@ fn a_polled_session_whose_peer_vanishes_is_found_as_well() {
     let control_plane = control_plane_with(1);
     let proxy = ReverseProxy::start(control_plane.port(), false);
     let hole = Hole::start(proxy.port());
-    let agent = scene.agent("fra1-a").start_through(&control_plane, &format!("http://127.0.0.1:{}", hole.port()));
+    let agent =
+        scene.agent("fra1-a").start_through(&control_plane, &format!("http://127.0.0.1:{}", hole.port()));
     wait_for_transport(&agent, "long_polling");
     hole.swallow();
     // Both requests fail with their connections, and others take their place or the session does.
@@ -175,7 +177,8 @@ fn the_doctor_says_that_only_long_polling_passes() {
     let output = sortie(["doctor", "--json", "--config", agent.config().to_str().unwrap()]);
     let report = output.json();
     let checks = report["checks"].as_array().unwrap();
-    let check = checks.iter().find(|check| check["check"] == "control_plane").unwrap_or_else(|| panic!("{report:#}"));
+    let check =
+        checks.iter().find(|check| check["check"] == "control_plane").unwrap_or_else(|| panic!("{report:#}"));
     assert_eq!(check["status"], "warned", "{report:#}");
     assert!(check["summary"].as_str().unwrap().contains("long polling"), "{report:#}");
 }
@@ -248,7 +251,9 @@ async fn a_line_that_opens_and_is_cut_at_once_is_opened_ever_more_slowly() {
         daemon.stderr().matches("the connection to the control plane was cut").count() == 4
     });
     let log = daemon.stderr();
-    for window in ["retry_within_ms=1000", "retry_within_ms=2000", "retry_within_ms=4000", "retry_within_ms=8000"] {
+    for window in
+        ["retry_within_ms=1000", "retry_within_ms=2000", "retry_within_ms=4000", "retry_within_ms=8000"]
+    {
         assert!(log.contains(window), "{window}: {log}");
     }
 }

@@ -24,6 +24,7 @@ mod doctor;
 mod files;
 mod git_transport;
 mod gitlab;
+mod health;
 mod hostile_control_plane;
 mod journal;
 mod lfs;

@@ -84,7 +84,10 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Figure> {
     let rate = |number: usize| Quantity::PerSecond(number as f64);
     vec![
         Figure::alone(
-            &format!("{count} agents back after the control plane was killed and away for {} s", AWAY.as_secs()),
+            &format!(
+                "{count} agents back after the control plane was killed and away for {} s",
+                AWAY.as_secs()
+            ),
             Quantity::of(took),
             BACK_TARGET,
         ),
@@ -158,7 +161,8 @@ async fn open(port: u16, events: &mpsc::Sender<Event>) -> Result<WebSocketStream
     let (answer, let_in) = match tokio_tungstenite::client_async(request, stream).await {
         Ok((wire, _)) => (Ok(wire), true),
         Err(Error::Http(answer)) => {
-            let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let after =
+                answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
             (Err(Duration::from_secs(after.unwrap_or_default())), false)
         }
         Err(_) => return Err(Duration::ZERO),
@@ -209,10 +213,15 @@ async fn tell(events: &mpsc::Sender<Event>, event: Event) {
 type Answers = Vec<(Instant, bool)>;
 
 /// Reads on until all are connected. Returns what was answered, and when the last one was welcomed.
-async fn until_all(seen: &mut mpsc::Receiver<Event>, mut connected: usize, count: usize) -> (Answers, Instant) {
+async fn until_all(
+    seen: &mut mpsc::Receiver<Event>,
+    mut connected: usize,
+    count: usize,
+) -> (Answers, Instant) {
     let mut answers = Vec::new();
     while connected < count {
-        let event = tokio::time::timeout(LIMIT, seen.recv()).await.expect("they come back").expect("sessions");
+        let event =
+            tokio::time::timeout(LIMIT, seen.recv()).await.expect("they come back").expect("sessions");
         note(event, &mut answers, &mut connected);
     }
     (answers, Instant::now())

@@ -24,10 +24,12 @@ use crate::dial::{Door, ProxyEnvironment};
 use crate::doctor::{self, Examiner};
 use crate::enroll::EnrollError;
 use crate::git::{self, Mirrors};
+use crate::health::{self, Source};
 use crate::identity::{self, Identity, IdentityError};
 use crate::journal::Journal;
 use crate::journal::sqlite::{OpenError, SqliteStore};
 use crate::policy::Policy;
+use crate::pulse;
 use crate::runner::Runner;
 use crate::status::{Board, Daemon, Moment, Status};
 use crate::systemd::Notifier;
@@ -74,6 +76,8 @@ enum StartError {
     #[error("libgit2 cannot be set up: {0}")]
     Git(#[from] git::InitializationError),
     #[error("{0}")]
+    Health(#[from] health::BindError),
+    #[error("{0}")]
     Journal(#[from] OpenError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::ErrorKind),
@@ -99,7 +103,9 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     let config = Arc::new(config);
     let tools = tools(&config).await;
     let (board, status) = Board::new();
-    let socket = ControlSocket::open(&config, &tools, status).await;
+    let daemon = daemon(&config);
+    let health = tell_health(&config, &daemon, status.clone()).await?;
+    let socket = open_control_socket(&config, daemon, &tools, status).await;
     let notifier = Notifier::from_environment();
     notifier.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent.name = config.agent.name, "started");
@@ -107,9 +113,11 @@ async fn run(config: Config) -> Result<Exit, StartError> {
     // These end with this function: they are aborted when the set is dropped.
     let mut tasks = JoinSet::new();
     tasks.spawn(signals.forward(sender));
+    tasks.spawn(look_after_pool(board.clone()));
     tasks.spawn(tend(tools.workspaces.clone(), tools.mirrors.clone()));
     let ended = serve(&config, tools, board, notifier, wishes).await;
     socket.close().await;
+    health.close().await;
     ended
 }
 
@@ -191,6 +199,11 @@ fn workspaces(config: &Config) -> Arc<Workspaces> {
     Arc::new(workspaces)
 }
 
+/// Notes for ever whether threads for blocking work are free.
+async fn look_after_pool(board: Board) {
+    pulse::ask_pool(|since| board.update(|status| status.pulse.pool_asked = since)).await;
+}
+
 /// Removes workspaces whose time is over, and repacks mirrors, for ever.
 async fn tend(workspaces: Option<Arc<Workspaces>>, mirrors: Option<Arc<Mirrors>>) {
     let mut interval = tokio::time::interval(TENDING_INTERVAL);
@@ -219,34 +232,58 @@ fn mirrors(config: &Config) -> Option<Arc<Mirrors>> {
     Some(Arc::new(mirrors))
 }
 
-/// The task that answers `status` and `doctor`, where there is a control socket.
-struct ControlSocket {
+/// A task that answers clients of this host, where there is one.
+#[derive(Default)]
+struct Service {
     stop: CancellationToken,
     task: JoinSet<()>,
 }
 
-impl ControlSocket {
-    /// Begins to answer. The daemon can do its work without, so that a failure is no end.
-    async fn open(config: &Arc<Config>, tools: &Tools, status: watch::Receiver<Status>) -> Self {
-        let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
-        match control_socket::bind(&control_socket::places(&config.agent)).await {
-            Ok(listener) => {
-                tracing::info!(path = %listener.path().display(), "the control socket is open");
-                let desk = Desk::new(daemon(config), status, examiner(config, tools).await);
-                task.spawn(control_socket::serve(listener, desk, stop.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "`sortie status` and `sortie doctor` cannot ask this daemon")
-            }
-        }
-        Self { stop, task }
-    }
-
+impl Service {
     /// Cuts off what is being answered, and waits until the socket's file is gone.
     async fn close(mut self) {
         self.stop.cancel();
         while self.task.join_next().await.is_some() {}
     }
+}
+
+/// Begins to answer `status` and `doctor`. The daemon can do its work without, so that a failure is no end.
+async fn open_control_socket(
+    config: &Arc<Config>,
+    daemon: Daemon,
+    tools: &Tools,
+    status: watch::Receiver<Status>,
+) -> Service {
+    let mut service = Service::default();
+    match control_socket::bind(&control_socket::places(&config.agent)).await {
+        Ok(listener) => {
+            tracing::info!(path = %listener.path().display(), "the control socket is open");
+            let desk = Desk::new(daemon, status, examiner(config, tools).await);
+            service.task.spawn(control_socket::serve(listener, desk, service.stop.clone()));
+        }
+        Err(error) => {
+            tracing::warn!(%error, "`sortie status` and `sortie doctor` cannot ask this daemon")
+        }
+    }
+    service
+}
+
+/// Begins to tell health, where that is configured. Whoever asks there would take a daemon without it for dead, so
+/// that a failure ends the start.
+async fn tell_health(
+    config: &Config,
+    daemon: &Daemon,
+    status: watch::Receiver<Status>,
+) -> Result<Service, health::BindError> {
+    let mut service = Service::default();
+    if let Some(configured) = &config.health {
+        let listener = health::bind(configured).await?;
+        let address = listener.address().unwrap_or_else(|| configured.clone());
+        tracing::info!(%address, "health is told");
+        let source = Source { daemon: daemon.clone(), status };
+        service.task.spawn(health::serve(listener, source, service.stop.clone()));
+    }
+    Ok(service)
 }
 
 async fn examiner(config: &Arc<Config>, tools: &Tools) -> Examiner {

@@ -81,13 +81,12 @@ fn told(status: &Value) -> String {
     let since = duration(&status["uptime_seconds"]);
     row("version", &format!("{}, process {}, up {since}", text(&status["version"]), status["pid"]));
     row("control plane", &connection(&status["control_plane"]));
-    let error = &status["control_plane"]["last_error"];
-    if !error.is_null() {
-        row("last error", &format!("{} at {}", text(&error["message"]), text(&error["at"])));
-    }
+    row("ready", &readiness(&status["readiness"]));
+    row("reconnects", &status["control_plane"]["reconnects"].to_string());
     row("mode", &text(&status["mode"]));
     row("slots", &format!("{} of {} used", status["slots"]["used"], status["slots"]["total"]));
     row("results", &format!("{} waiting to be acknowledged", status["results_waiting"]));
+    errors(&mut out, &status["control_plane"]["errors"]);
     list(&mut out, "running", &status["attempts"], |attempt| {
         let stage = known(&attempt["stage"], "-");
         format!("{stage:<12} {:>8}", duration(&attempt["seconds"]))
@@ -99,10 +98,30 @@ fn told(status: &Value) -> String {
     out
 }
 
+fn readiness(readiness: &Value) -> String {
+    if readiness["ready"] == true {
+        return "yes".to_owned();
+    }
+    let reasons: Vec<_> = readiness["reasons"].as_array().into_iter().flatten().map(text).collect();
+    format!("no: {}", reasons.join(", "))
+}
+
+fn errors(out: &mut String, errors: &Value) {
+    let errors = errors.as_array().map_or(&[][..], Vec::as_slice);
+    if errors.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\nlast errors");
+    for error in errors {
+        let _ = writeln!(out, "  {}  {}", text(&error["at"]), text(&error["message"]));
+    }
+}
+
 fn connection(control_plane: &Value) -> String {
     let url = known(&control_plane["url"], "none yet");
     if control_plane["connected"] != true {
-        let refused = if control_plane["identity_refused"] == true { ": it refuses this agent's identity" } else { "" };
+        let refused =
+            if control_plane["identity_refused"] == true { ": it refuses this agent's identity" } else { "" };
         return format!("{url}, not connected{refused}");
     }
     let since = format!("connected for {}", duration(&control_plane["connected_seconds"]));
@@ -157,11 +176,13 @@ mod tests {
     fn a_status_is_told_without_what_a_terminal_would_obey() {
         let status = json!({
             "agent": { "name": "a\x1b[2J", "id": null, "tags": ["x\r\ny"] },
-            "control_plane": { "connected": false },
+            "control_plane": { "connected": false, "errors": [{ "at": "t", "message": "m\x1b[31m" }] },
+            "readiness": { "ready": false, "reasons": ["no_session", "d\x07"] },
             "recent": [{ "task": "t\x07", "attempt": 1, "kind": "clone", "target": "u", "seconds": 3.0 }],
         });
         let told = told(&status);
         assert!(!told.contains(['\x1b', '\r', '\x07']) && told.contains("not enrolled yet"), "{told}");
+        assert!(told.contains("no: no_session, d\n") && told.contains("t  m[31m\n"), "{told}");
     }
 
     #[test]

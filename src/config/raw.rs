@@ -92,10 +92,11 @@ pub(super) struct RawLog {
     pub(super) format: Option<String>,
 }
 
-/// The table may stand in a file already; its keys belong to a later version.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct RawHealth {}
+pub(super) struct RawHealth {
+    pub(super) listen: Option<String>,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -185,7 +186,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ),
     ("credentials.*", &["kind", "username", "secret", "passphrase", "strict_modes"]),
     ("log", &["level", "format"]),
-    ("health", &[]),
+    ("health", &["listen"]),
     ("limits", &["bytes", "objects", "files", "blob_bytes", "expanded_bytes", "seconds"]),
     ("git", &["engine"]),
     ("mirrors", &["enabled", "bytes"]),
@@ -206,5 +207,4 @@ pub(super) const LATER_KEYS: &[(&str, &[&str])] = &[
     ("servers.*", &["tasks"]),
     ("credentials.*.secret", &["vault"]),
     ("credentials.*.passphrase", &["vault"]),
-    ("health", &["listen"]),
 ];

@@ -33,6 +33,7 @@ pub(super) fn json(config: &Config) -> Value {
                 LogFormat::Journald => "journald",
             },
         },
+        "health": { "listen": config.health.as_ref().map(ToString::to_string) },
         "limits": {
             "bytes": config.limits.max_bytes,
             "objects": config.limits.max_objects,

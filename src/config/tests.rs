@@ -100,6 +100,42 @@ fn an_ssh_agent_is_a_source_of_keys_alone() {
 }
 
 #[test]
+fn health_is_told_nowhere_but_on_this_very_host() {
+    assert_eq!(load(GOOD).unwrap().health, None);
+    let with = |listen: &str| GOOD.replace("[health]", &format!("[health]\nlisten = \"{listen}\""));
+    for (written, shown) in [
+        ("127.0.0.1:7801", "127.0.0.1:7801"),
+        ("127.8.0.1:0", "127.8.0.1:0"),
+        ("[::1]:7801", "[::1]:7801"),
+        ("unix:/run/sortie/health.sock", "unix:/run/sortie/health.sock"),
+        ("/run/sortie/health.sock", "unix:/run/sortie/health.sock"),
+    ] {
+        let config = load(&with(written)).unwrap();
+        assert_eq!(config.health.as_ref().map(ToString::to_string).as_deref(), Some(shown));
+        assert_eq!(load(&config.show()).unwrap().show(), config.show());
+    }
+    for listen in [
+        "0.0.0.0:7801",
+        "192.0.2.7:7801",
+        "[::]:7801",
+        "[::ffff:127.0.0.1]:7801",
+        "127.0.0.1",
+        "7801",
+        ":7801",
+    ]
+    .into_iter()
+    .chain(["localhost:7801", "unix:health.sock", "unix:", "/", "http://127.0.0.1:7801", ""])
+    {
+        let problem = problem(&with(listen));
+        let named =
+            problem.starts_with("`health.listen` expects a loopback address with a port, such as 127");
+        assert!(named, "{listen}: {problem}");
+    }
+    let variable = [("SORTIE__HEALTH__LISTEN", "127.0.0.1:7802")];
+    assert!(load_with(GOOD, &variable).unwrap().health.is_some());
+}
+
+#[test]
 fn the_environment_changes_what_files_declare() {
     let url = [("SORTIE__SERVERS__ADO__URL", "https://new.example/x"), ("SORTIE__AGENT__MAX_TASKS", "8")];
     let config = load_with(GOOD, &url).unwrap();
@@ -130,7 +166,7 @@ fn unknown_keys_name_the_file_and_the_nearest_key() {
     let error = Config::load(&[file.path().to_owned()], &HashMap::new()).unwrap_err();
     let expected = format!("{}: `servers.ado.urll` is not a key; is `url` meant?", file.path().display());
     assert_eq!(error.to_string(), expected);
-    let later = load("[health]\nlisten = \"127.0.0.1:7801\"\n").unwrap_err();
+    let later = load("[control_plane]\nurl = \"https://x\"\ntrusted_signers = []\n").unwrap_err();
     assert!(matches!(later, ConfigError::NotSupportedYet { .. }), "{later}");
 }
 

@@ -49,6 +49,7 @@ pub(super) fn validate(raw: Raw) -> Result<Config, ConfigError> {
         proxy_secrets,
         credentials,
         log: log(raw.log)?,
+        health: super::health::health(&raw.health)?,
         limits: limits(&raw.limits)?,
         max_run: max_run(&raw.limits)?,
         clones: super::clones::clones(&raw.git, &raw.mirrors, raw.workspaces)?,

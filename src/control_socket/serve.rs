@@ -10,9 +10,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Listener;
 use super::{Answer, LINE_TIMEOUT, MAX_CLIENTS, MAX_LINE_BYTES, Refusal, Request, VERSION, Versioned};
 use crate::doctor::Examiner;
+use crate::local_socket::Listener;
 use crate::status::{Daemon, Status};
 
 /// The pause after an error of the system, such as too many open files, before the next client is taken.

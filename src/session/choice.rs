@@ -68,9 +68,7 @@ impl Choice {
     pub fn opened(&mut self, transport: Kind, now: Duration) {
         *self = match transport {
             Kind::WebSocket => Self::default(),
-            Kind::LongPolling => {
-                Self { blocked: BLOCKED_TRIES, probe_at: Some(now + PROBE_INTERVAL) }
-            }
+            Kind::LongPolling => Self { blocked: BLOCKED_TRIES, probe_at: Some(now + PROBE_INTERVAL) },
         };
     }
 
@@ -98,8 +96,8 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Said::{Blocked, Nothing};
     use Kind::{LongPolling, WebSocket};
+    use Said::{Blocked, Nothing};
 
     const NOW: Duration = Duration::from_secs(1000);
 

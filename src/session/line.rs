@@ -54,7 +54,8 @@ impl LineError {
     /// The meaning of an answer that opens no line. What is no WebSocket's upgrade any more when it arrives is the
     /// work of something in between, even where the control plane says so.
     pub(super) fn of_answer(status: u16, headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
+        let text =
+            |name| headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
         let after = text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
         let is_problem = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
         match (status, after) {
@@ -121,9 +122,12 @@ mod tests {
     #[test]
     fn what_only_the_control_plane_says_blames_nothing_in_between() {
         let problem = ("content-type", "application/problem+json");
-        for (status, headers) in
-            [(503, &[problem, ("retry-after", "3")][..]), (403, &[problem]), (401, &[problem]), (500, &[problem])]
-        {
+        for (status, headers) in [
+            (503, &[problem, ("retry-after", "3")][..]),
+            (403, &[problem]),
+            (401, &[problem]),
+            (500, &[problem]),
+        ] {
             assert_eq!(answer(status, headers).said(), Said::Nothing, "{status}");
         }
         // The control plane says 426 and 400 where what arrived had lost its upgrade on the way.

@@ -35,12 +35,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const RECEIVE_TIMEOUT: Duration = Duration::from_millis(LONGEST_POLL_MS + 10_000);
 
 /// The waits after which a request is repeated that brought no answer, at the most. Then the line counts as cut.
-const PAUSES: [Duration; 4] = [
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-];
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// How many messages may wait to be sent, and their bytes.
 const MAX_WAITING_MESSAGES: usize = 256;

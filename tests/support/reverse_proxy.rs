@@ -6,7 +6,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::process::{Child, START_LIMIT, accepts, is_root, require, start_on_free_port, wait_until, write_private};
+use super::process::{
+    Child, START_LIMIT, accepts, is_root, require, start_on_free_port, wait_until, write_private,
+};
 
 /// What makes nginx pass upgrades on.
 const PASSES_UPGRADES: &str = "proxy_http_version 1.1;

@@ -15,9 +15,7 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::{sink, stream};
-use sortie_protocol::polling::{
-    MAX_POLL_MESSAGES, PollBatch, PollOpened, PollReceive, PollSend, PollSent,
-};
+use sortie_protocol::polling::{MAX_POLL_MESSAGES, PollBatch, PollOpened, PollReceive, PollSend, PollSent};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -240,8 +238,12 @@ impl Poll {
     async fn take(&self, sent: PollSend) -> Result<PollSent, ApiError> {
         if sent.first == 0 || sent.messages.len() > MAX_POLL_MESSAGES {
             let detail = format!("`first` counts from 1, and `messages` has {MAX_POLL_MESSAGES} at the most");
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "A field is out of form")
-                .detail(detail));
+            return Err(ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_field",
+                "A field is out of form",
+            )
+            .detail(detail));
         }
         // A request that is repeated waits here for the first one.
         let mut upward = self.upward.lock().await;

@@ -390,17 +390,18 @@ fn poll_operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             "Open a session that is polled, where no WebSocket passes",
             Access::Anyone,
         )
-        .answer(
-            201,
-            "It begins with a challenge.",
-            schemas.subschema_for::<PollOpened>().to_value(),
-        ),
+        .answer(201, "It begins with a challenge.", schemas.subschema_for::<PollOpened>().to_value()),
         of_session("post", super::POLL_SEND_ROUTE, "sendPoll", "Send messages of an agent, with its token")
             .body(schemas.subschema_for::<PollSend>().to_value())
             .answer(200, "What arrived.", schemas.subschema_for::<PollSent>().to_value()),
-        of_session("post", super::POLL_RECEIVE_ROUTE, "receivePoll", "Wait for messages to an agent, with its token")
-            .body(schemas.subschema_for::<PollReceive>().to_value())
-            .answer(200, "The messages.", schemas.subschema_for::<PollBatch>().to_value()),
+        of_session(
+            "post",
+            super::POLL_RECEIVE_ROUTE,
+            "receivePoll",
+            "Wait for messages to an agent, with its token",
+        )
+        .body(schemas.subschema_for::<PollReceive>().to_value())
+        .answer(200, "The messages.", schemas.subschema_for::<PollBatch>().to_value()),
         of_session("delete", super::POLL_ROUTE, "closePoll", "End a session that is polled, with its token")
             .empty(204, "It ends."),
     ]

@@ -195,8 +195,7 @@ impl State {
             bytes <= MAX_MESSAGE_BYTES || bytes == text.len()
         });
         // Each was encoded on this side a moment ago.
-        let messages: Vec<_> =
-            fitting.map(|text| serde_json::from_str(text).unwrap_or_default()).collect();
+        let messages: Vec<_> = fitting.map(|text| serde_json::from_str(text).unwrap_or_default()).collect();
         let ended = self.is_closed && messages.len() == self.messages.len();
         self.is_told |= ended;
         Some(PollBatch { first: self.acknowledged + 1, messages, ended })

@@ -53,8 +53,7 @@ async fn a_ping_and_a_newer_request_end_the_wait_of_one() {
     let (batch, _) = tokio::join!(mailbox.take(0, LONG), mailbox.put(Outgoing::Ping));
     assert_eq!((batch.unwrap().messages.len(), begun.elapsed()), (0, Duration::ZERO));
     // The newer one gets the message.
-    let (older, newer, _) =
-        tokio::join!(mailbox.take(0, LONG), mailbox.take(0, LONG), mailbox.put(text(1)));
+    let (older, newer, _) = tokio::join!(mailbox.take(0, LONG), mailbox.take(0, LONG), mailbox.put(text(1)));
     assert_eq!(older.unwrap().messages.len() + newer.as_ref().unwrap().messages.len(), 1);
     assert_eq!(kinds(&newer.unwrap()), ["n1"]);
 }

@@ -1,4 +1,4 @@
-//! The daemon's end of the control socket: made beside its place, closed to others, then put there.
+//! The daemon's end of a Unix socket of its own: made beside its place, closed to others, then put there.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -7,34 +7,62 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 /// The mode of the socket: its owner and group may connect, which takes the permission to write.
-pub(super) const SOCKET_MODE: u32 = 0o660;
+const SOCKET_MODE: u32 = 0o660;
 
 /// The mode of a directory that is made for it.
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// Why there is no control socket.
+/// What a socket is for, as errors name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purpose {
+    /// What it is called.
+    pub name: &'static str,
+    /// The key of the configuration that says where it is.
+    pub key: &'static str,
+}
+
+/// Why there is no such socket.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The directory is missing and cannot be made, or it cannot be written.
-    #[error("the directory {} cannot be used for the control socket: {kind}", path.display())]
+    #[error("the directory {} cannot be used for the {}: {kind}", path.display(), purpose.name)]
     Directory {
+        /// What for.
+        purpose: Purpose,
         /// Which one.
         path: PathBuf,
         /// The class of the system's error.
         kind: ErrorKind,
     },
     /// A daemon answers there.
-    #[error("another daemon listens on {}: give this one a control_socket of its own in [agent]", .0.display())]
-    Occupied(PathBuf),
+    #[error("another daemon listens on {}: give this one another path as {}", path.display(), purpose.key)]
+    Occupied {
+        /// What for.
+        purpose: Purpose,
+        /// Where.
+        path: PathBuf,
+    },
     /// Something that is no socket has that name; it is left alone.
-    #[error("{} is there and is no socket: move it away, or name another path as control_socket in [agent]", .0.display())]
-    NotASocket(PathBuf),
+    #[error("{} is there and is no socket: move it away, or name another path as {}", path.display(), purpose.key)]
+    NotASocket {
+        /// What for.
+        purpose: Purpose,
+        /// Where.
+        path: PathBuf,
+    },
     /// The path is longer than the system takes.
-    #[error("{} is too long for a socket: name a shorter path as control_socket in [agent]", .0.display())]
-    TooLong(PathBuf),
+    #[error("{} is too long for a socket: name a shorter path as {}", path.display(), purpose.key)]
+    TooLong {
+        /// What for.
+        purpose: Purpose,
+        /// Where.
+        path: PathBuf,
+    },
     /// The system does not let it be made.
-    #[error("the control socket {} cannot be made: {kind}", path.display())]
+    #[error("the {} {} cannot be made: {kind}", purpose.name, path.display())]
     Socket {
+        /// What for.
+        purpose: Purpose,
         /// Where.
         path: PathBuf,
         /// The class of the system's error.
@@ -45,8 +73,8 @@ pub enum BindError {
 /// A socket that listens. Dropping it takes its file away.
 #[derive(Debug)]
 pub struct Listener {
-    pub(super) listener: UnixListener,
-    pub(super) path: PathBuf,
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
     /// Device and number of the file, so that another daemon's is not taken away.
     file: (u64, u64),
 }
@@ -56,10 +84,10 @@ pub struct Listener {
 ///
 /// # Errors
 /// See [`BindError`]; that of the last place that was tried.
-pub async fn bind(places: &[PathBuf]) -> Result<Listener, BindError> {
-    let mut last = BindError::TooLong(PathBuf::new());
+pub async fn bind(purpose: Purpose, places: &[PathBuf]) -> Result<Listener, BindError> {
+    let mut last = BindError::TooLong { purpose, path: PathBuf::new() };
     for place in places {
-        match bind_at(place).await {
+        match bind_at(purpose, place).await {
             Err(error @ BindError::Directory { .. }) => last = error,
             result => return result,
         }
@@ -67,25 +95,23 @@ pub async fn bind(places: &[PathBuf]) -> Result<Listener, BindError> {
     Err(last)
 }
 
-async fn bind_at(path: &Path) -> Result<Listener, BindError> {
+async fn bind_at(purpose: Purpose, path: &Path) -> Result<Listener, BindError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    make_directory(directory)
-        .map_err(|error| BindError::Directory { path: directory.to_owned(), kind: error.kind() })?;
-    make_way(path).await?;
+    let unusable = |kind| BindError::Directory { purpose, path: directory.to_owned(), kind };
+    let socket = |kind| BindError::Socket { purpose, path: path.to_owned(), kind };
+    make_directory(directory).map_err(|error| unusable(error.kind()))?;
+    make_way(purpose, path).await?;
     // Under a name of its own first, so that nobody connects before the mode is right, and renamed then.
     let temporary = directory.join(format!(".{}", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary).map_err(|error| match error.kind() {
-        ErrorKind::InvalidInput => BindError::TooLong(path.to_owned()),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            BindError::Directory { path: directory.to_owned(), kind: error.kind() }
-        }
-        kind => BindError::Socket { path: path.to_owned(), kind },
+        ErrorKind::InvalidInput => BindError::TooLong { purpose, path: path.to_owned() },
+        kind @ (ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => unusable(kind),
+        kind => socket(kind),
     })?;
-    let placed = place(&temporary, path);
-    let file = placed.map_err(|error| {
+    let file = place(&temporary, path).map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
-        BindError::Socket { path: path.to_owned(), kind: error.kind() }
+        socket(error.kind())
     })?;
     Ok(Listener { listener, path: path.to_owned(), file })
 }
@@ -107,21 +133,24 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Looks whether the name is free, or held by a socket that nobody listens on any more.
-async fn make_way(path: &Path) -> Result<(), BindError> {
+async fn make_way(purpose: Purpose, path: &Path) -> Result<(), BindError> {
+    let owned = || path.to_owned();
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket(path.to_owned()));
+            return Err(BindError::NotASocket { purpose, path: owned() });
         }
         Ok(_) => {}
         Err(_) => return Ok(()),
     }
-    match UnixStream::connect(path).await {
+    let Err(error) = UnixStream::connect(path).await else {
+        return Err(BindError::Occupied { purpose, path: owned() });
+    };
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => Ok(()),
         // One that is too busy to take another client lives as well.
-        Ok(_) => Err(BindError::Occupied(path.to_owned())),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BindError::Occupied(path.to_owned())),
-        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(BindError::TooLong(path.to_owned())),
-        Err(error) => Err(BindError::Socket { path: path.to_owned(), kind: error.kind() }),
+        ErrorKind::WouldBlock => Err(BindError::Occupied { purpose, path: owned() }),
+        ErrorKind::InvalidInput => Err(BindError::TooLong { purpose, path: owned() }),
+        kind => Err(BindError::Socket { purpose, path: owned(), kind }),
     }
 }
 
@@ -132,7 +161,7 @@ impl Listener {
     }
 
     /// Whether its file lets nobody in but its owner and group, as it was made.
-    pub(super) fn is_closed_to_others(&self) -> bool {
+    pub(crate) fn is_closed_to_others(&self) -> bool {
         const OTHERS: u32 = 0o007;
         std::fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.mode() & OTHERS == 0)
     }
@@ -151,7 +180,15 @@ impl Drop for Listener {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::{BindError, Listener, Purpose};
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::{Path, PathBuf};
+
+    const PURPOSE: Purpose = Purpose { name: "test socket", key: "test.socket" };
+
+    async fn bind(places: &[PathBuf]) -> Result<Listener, BindError> {
+        super::bind(PURPOSE, places).await
+    }
 
     fn mode(path: &Path) -> u32 {
         std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -177,7 +214,7 @@ mod tests {
         // A listener that is closed without taking its file away is what `kill -9` leaves behind.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let first = bind(std::slice::from_ref(&path)).await.unwrap();
-        assert!(matches!(bind(std::slice::from_ref(&path)).await, Err(BindError::Occupied(_))));
+        assert!(matches!(bind(std::slice::from_ref(&path)).await, Err(BindError::Occupied { .. })));
         std::fs::remove_file(&path).unwrap();
         let second = bind(std::slice::from_ref(&path)).await.unwrap();
         drop(first);
@@ -191,14 +228,14 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("file");
         std::fs::write(&file, "mine").unwrap();
-        assert!(matches!(bind(std::slice::from_ref(&file)).await, Err(BindError::NotASocket(_))));
+        assert!(matches!(bind(std::slice::from_ref(&file)).await, Err(BindError::NotASocket { .. })));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
         let places = [home.path().join("no/such/control.sock"), home.path().join("control.sock")];
         assert_eq!(bind(&places).await.unwrap().path(), places[1]);
         let long = home.path().join("x".repeat(200));
         assert!(matches!(
             bind(&[long.join("y"), long.clone()]).await,
-            Err(BindError::Directory { .. } | BindError::TooLong(_) | BindError::Socket { .. }) | Ok(_)
+            Err(BindError::Directory { .. } | BindError::TooLong { .. } | BindError::Socket { .. }) | Ok(_)
         ));
     }
 }
