@@ -59,6 +59,8 @@ struct Engine<L> {
     elapsed_before: Option<Duration>,
     /// When the ledger got its last stamp.
     stamped: Instant,
+    /// When the last commit was, by the clock of the wall.
+    committed_at: Millis,
     dispatcher: Dispatcher,
     sessions: BTreeMap<String, Session>,
     /// Events that follow from what was just carried out.
@@ -104,6 +106,7 @@ pub fn prepare<L: Ledger>(
         started: Instant::now(),
         elapsed_before: None,
         stamped: Instant::now(),
+        committed_at: 0,
         sessions: BTreeMap::new(),
         pending: VecDeque::new(),
         deferred: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sortie_protocol::AttemptId;
+use serde_json::json;
 use sqlx::{Sqlite as Database, Transaction};
 
 use super::records::{to_text, word};
@@ -14,6 +14,9 @@ use crate::engine::Stamp;
 /// The transaction takes the write lock at its beginning, so that it never fails in its middle over it.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 
+/// The most bytes of rows that one statement gets, where there is more than one row: results may be large.
+const ARRAY_BYTES: usize = 1024 * 1024;
+
 type Tx = Transaction<'static, Database>;
 
 impl Sqlite {
@@ -23,17 +26,13 @@ impl Sqlite {
         transitions: &[Transition],
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
+        let (rows, others) = Rows::of(transitions)?;
         let mut tx = self.writer.begin_with(BEGIN).await?;
-        let last = last_states(transitions);
-        for (index, transition) in transitions.iter().enumerate() {
-            apply(&mut tx, at, transition).await?;
-            // A task often changes its state several times within one batch, and only the last of them is seen.
-            if let Some((task_id, state)) = state_after(transition)
-                && last.get(task_id) == Some(&index)
-            {
-                set_state(&mut tx, task_id, state).await?;
-            }
+        rows.write_attempts(&mut tx, at).await?;
+        for transition in others {
+            apply(&mut tx, at.wall, transition).await?;
         }
+        rows.write_states(&mut tx, at).await?;
         for key in keys {
             sqlx::query(
                 "INSERT INTO idempotency_keys (token_id, key, body_hash, task_id) VALUES (?, ?, ?, ?)",
@@ -64,11 +63,138 @@ impl Sqlite {
     }
 }
 
+/// What most batches are made of, as rows: each kind of row is written by one statement, however many there are.
+///
+/// The order of the kinds is that of an attempt's life. A task's own state is written once, the last one.
+#[derive(Default)]
+struct Rows {
+    posted: Vec<String>,
+    labels: Vec<String>,
+    offered: Vec<String>,
+    started: Vec<String>,
+    ended: Vec<String>,
+    states: Vec<String>,
+    completed: Vec<String>,
+}
+
+impl Rows {
+    /// The rows, and the transitions that have none.
+    fn of(transitions: &[Transition]) -> Result<(Self, Vec<&Transition>), StoreError> {
+        let (mut rows, mut others) = (Self::default(), Vec::new());
+        let last = last_states(transitions);
+        for (index, transition) in transitions.iter().enumerate() {
+            if !rows.add(transition)? {
+                others.push(transition);
+            }
+            if let Some((task_id, state)) = state_after(transition)
+                && last.get(task_id) == Some(&index)
+            {
+                rows.states.push(json!([task_id, word(&state)]).to_string());
+            }
+        }
+        Ok((rows, others))
+    }
+
+    /// Takes a transition in; `false` where it has no row.
+    fn add(&mut self, transition: &Transition) -> Result<bool, StoreError> {
+        match transition {
+            Transition::TaskPosted { task_id, bytes, spec } => {
+                self.posted.push(json!([task_id, word(&spec.kind), &**bytes]).to_string());
+                self.labels
+                    .extend(spec.labels.iter().map(|(key, value)| json!([task_id, key, value]).to_string()));
+            }
+            Transition::AttemptOffered { attempt, agent_id, agent_name } => {
+                let row = json!([attempt.task_id, attempt.attempt, agent_id, agent_name]);
+                self.offered.push(row.to_string());
+            }
+            Transition::AttemptStarted { attempt } => {
+                self.started.push(json!([attempt.task_id, attempt.attempt]).to_string());
+            }
+            Transition::AttemptEnded {
+                attempt,
+                outcome,
+                diagnosis,
+                reason,
+                by_result,
+                counted,
+                passed_on,
+            } => {
+                let diagnosis = diagnosis.as_ref().map(|it| to_text("diagnosis", it)).transpose()?;
+                let passed_on = passed_on.as_ref().map(|it| to_text("result", it)).transpose()?;
+                let (task_id, number, outcome) = (&attempt.task_id, attempt.attempt, word(outcome));
+                let row = json!([task_id, number, outcome, diagnosis, reason, by_result, counted, passed_on]);
+                self.ended.push(row.to_string());
+            }
+            Transition::TaskCompleted { task_id, outcome, result, reason } => {
+                let result = result.as_ref().map(|it| to_text("result", it)).transpose()?;
+                self.completed.push(json!([task_id, word(outcome), result, reason]).to_string());
+            }
+            // A state is all that there is to it.
+            Transition::TaskQueued { .. } => {}
+            Transition::LateResult { .. }
+            | Transition::TaskCancelling { .. }
+            | Transition::AgentConnected(_)
+            | Transition::AgentGone { .. }
+            | Transition::AgentMode { .. }
+            | Transition::AgentRevoked { .. } => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn write_attempts(&self, tx: &mut Tx, at: Stamp) -> Result<(), StoreError> {
+        const POSTED: &str = "INSERT INTO tasks (id, kind, spec, state, created_at, posted_elapsed) \
+             SELECT value ->> 0, value ->> 1, value ->> 2, 'queued', ?2, ?3 FROM json_each(?1)";
+        const LABELS: &str = "INSERT INTO task_labels (task_id, key, value) \
+             SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)";
+        const OFFERED: &str = "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?2 FROM json_each(?1)";
+        const STARTED: &str = "UPDATE attempts SET started_at = ?2 FROM json_each(?1) AS it \
+             WHERE attempts.task_id = it.value ->> 0 AND attempts.number = it.value ->> 1";
+        const ENDED: &str = "UPDATE attempts SET ended_at = ?2, outcome = it.value ->> 2, \
+             diagnosis = it.value ->> 3, reason = it.value ->> 4, by_result = it.value ->> 5, \
+             counted = it.value ->> 6, result = it.value ->> 7 FROM json_each(?1) AS it \
+             WHERE attempts.task_id = it.value ->> 0 AND attempts.number = it.value ->> 1";
+        write(tx, POSTED, &self.posted, at).await?;
+        write(tx, LABELS, &self.labels, at).await?;
+        write(tx, OFFERED, &self.offered, at).await?;
+        write(tx, STARTED, &self.started, at).await?;
+        write(tx, ENDED, &self.ended, at).await
+    }
+
+    async fn write_states(&self, tx: &mut Tx, at: Stamp) -> Result<(), StoreError> {
+        const STATES: &str = "UPDATE tasks SET state = it.value ->> 1 FROM json_each(?1) AS it \
+             WHERE tasks.id = it.value ->> 0";
+        const COMPLETED: &str = "UPDATE tasks SET state = 'completed', outcome = it.value ->> 1, \
+             result = it.value ->> 2, reason = it.value ->> 3, completed_at = ?2 \
+             FROM json_each(?1) AS it WHERE tasks.id = it.value ->> 0";
+        write(tx, STATES, &self.states, at).await?;
+        write(tx, COMPLETED, &self.completed, at).await
+    }
+}
+
+/// Writes the rows of one kind. `?1` of the statement is an array of them, `?2` the time by the clock of the wall,
+/// and `?3` by the ledger's own.
+async fn write(tx: &mut Tx, statement: &'static str, rows: &[String], at: Stamp) -> Result<(), StoreError> {
+    let mut rows = rows.iter().peekable();
+    while let Some(first) = rows.next() {
+        let mut array = format!("[{first}");
+        while let Some(row) = rows.next_if(|row| array.len() + row.len() < ARRAY_BYTES) {
+            array.push(',');
+            array.push_str(row);
+        }
+        array.push(']');
+        let query = sqlx::query(statement).bind(array).bind(at.wall).bind(millis(at.elapsed));
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
 /// The transition of each task that leaves it in its last state.
 fn last_states(transitions: &[Transition]) -> HashMap<&str, usize> {
     let states = transitions.iter().enumerate().filter_map(|(index, transition)| match transition {
-        Transition::TaskCompleted { task_id, .. } => Some((task_id.as_str(), index)),
-        Transition::TaskCancelling { task_id, .. } => Some((task_id.as_str(), index)),
+        Transition::TaskCompleted { task_id, .. } | Transition::TaskCancelling { task_id, .. } => {
+            Some((task_id.as_str(), index))
+        }
         _ => state_after(transition).map(|(task_id, _)| (task_id, index)),
     });
     states.collect()
@@ -94,157 +220,41 @@ pub(super) fn duration(millis: Millis) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
-async fn apply(tx: &mut Tx, at: Stamp, transition: &Transition) -> Result<(), StoreError> {
-    let now = at.wall;
-    match transition {
-        Transition::TaskPosted { .. } => task_posted(tx, at, transition).await,
-        Transition::AttemptOffered { attempt, agent_id, agent_name } => {
-            sqlx::query(
-                "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) \
-                 VALUES (?, ?, ?, ?, ?)",
-            )
-            .bind(&attempt.task_id)
-            .bind(attempt.attempt)
-            .bind(agent_id)
-            .bind(agent_name)
-            .bind(now)
-            .execute(&mut **tx)
-            .await?;
-            Ok(())
-        }
-        Transition::AttemptStarted { attempt } => attempt_started(tx, now, attempt).await,
-        Transition::AttemptEnded { .. } => attempt_ended(tx, now, transition).await,
+/// Writes a transition that has no row in [`Rows`].
+async fn apply(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
+    let query = match transition {
         Transition::LateResult { attempt, outcome } => {
             sqlx::query("UPDATE attempts SET late_result = ? WHERE task_id = ? AND number = ?")
                 .bind(word(outcome))
                 .bind(&attempt.task_id)
                 .bind(attempt.attempt)
-                .execute(&mut **tx)
-                .await?;
-            Ok(())
         }
-        Transition::TaskQueued { .. } => Ok(()),
         Transition::TaskCancelling { task_id, reason } => {
             sqlx::query("UPDATE tasks SET state = ?, cancel_reason = ? WHERE id = ?")
                 .bind(word(&TaskState::Cancelling))
                 .bind(reason)
                 .bind(task_id)
-                .execute(&mut **tx)
-                .await?;
-            Ok(())
         }
-        Transition::TaskCompleted { .. } => task_completed(tx, now, transition).await,
-        Transition::AgentConnected(connected) => agent_connected(tx, now, connected).await,
+        Transition::AgentConnected(connected) => return agent_connected(tx, now, connected).await,
         Transition::AgentGone { agent_id } => {
-            sqlx::query("UPDATE agents SET last_seen_at = ? WHERE id = ?")
-                .bind(now)
-                .bind(agent_id)
-                .execute(&mut **tx)
-                .await?;
-            Ok(())
+            sqlx::query("UPDATE agents SET last_seen_at = ? WHERE id = ?").bind(now).bind(agent_id)
         }
         Transition::AgentMode { agent_id, mode } => {
-            sqlx::query("UPDATE agents SET mode = ? WHERE id = ?")
-                .bind(word(mode))
-                .bind(agent_id)
-                .execute(&mut **tx)
-                .await?;
-            Ok(())
+            sqlx::query("UPDATE agents SET mode = ? WHERE id = ?").bind(word(mode)).bind(agent_id)
         }
         Transition::AgentRevoked { agent_id } => {
             sqlx::query("UPDATE agents SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
                 .bind(now)
                 .bind(agent_id)
-                .execute(&mut **tx)
-                .await?;
-            Ok(())
         }
-    }
-}
-
-async fn set_state(tx: &mut Tx, task_id: &str, state: TaskState) -> Result<(), StoreError> {
-    sqlx::query("UPDATE tasks SET state = ? WHERE id = ?")
-        .bind(word(&state))
-        .bind(task_id)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-async fn task_posted(tx: &mut Tx, at: Stamp, transition: &Transition) -> Result<(), StoreError> {
-    let Transition::TaskPosted { task_id, bytes, spec } = transition else { return Ok(()) };
-    sqlx::query(
-        "INSERT INTO tasks (id, kind, spec, state, created_at, posted_elapsed) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(task_id)
-    .bind(word(&spec.kind))
-    .bind(&**bytes)
-    .bind(word(&TaskState::Queued))
-    .bind(at.wall)
-    .bind(millis(at.elapsed))
-    .execute(&mut **tx)
-    .await?;
-    for (key, value) in &spec.labels {
-        sqlx::query("INSERT INTO task_labels (task_id, key, value) VALUES (?, ?, ?)")
-            .bind(task_id)
-            .bind(key)
-            .bind(value)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
-}
-
-async fn attempt_started(tx: &mut Tx, now: Millis, attempt: &AttemptId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE attempts SET started_at = ? WHERE task_id = ? AND number = ?")
-        .bind(now)
-        .bind(&attempt.task_id)
-        .bind(attempt.attempt)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-async fn attempt_ended(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
-    let Transition::AttemptEnded { attempt, outcome, diagnosis, reason, by_result, counted, passed_on } =
-        transition
-    else {
-        return Ok(());
+        Transition::TaskPosted { .. }
+        | Transition::AttemptOffered { .. }
+        | Transition::AttemptStarted { .. }
+        | Transition::AttemptEnded { .. }
+        | Transition::TaskQueued { .. }
+        | Transition::TaskCompleted { .. } => return Ok(()),
     };
-    let diagnosis = diagnosis.as_ref().map(|it| to_text("diagnosis", it)).transpose()?;
-    let passed_on = passed_on.as_ref().map(|it| to_text("result", it)).transpose()?;
-    sqlx::query(
-        "UPDATE attempts SET ended_at = ?, outcome = ?, diagnosis = ?, reason = ?, by_result = ?, \
-         counted = ?, result = ? WHERE task_id = ? AND number = ?",
-    )
-    .bind(now)
-    .bind(word(outcome))
-    .bind(diagnosis)
-    .bind(reason)
-    .bind(by_result)
-    .bind(counted)
-    .bind(passed_on)
-    .bind(&attempt.task_id)
-    .bind(attempt.attempt)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-async fn task_completed(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
-    let Transition::TaskCompleted { task_id, outcome, result, reason } = transition else { return Ok(()) };
-    let result = result.as_ref().map(|it| to_text("result", it)).transpose()?;
-    sqlx::query(
-        "UPDATE tasks SET state = ?, outcome = ?, result = ?, reason = ?, completed_at = ? WHERE id = ?",
-    )
-    .bind(word(&TaskState::Completed))
-    .bind(word(outcome))
-    .bind(result)
-    .bind(reason)
-    .bind(now)
-    .bind(task_id)
-    .execute(&mut **tx)
-    .await?;
+    query.execute(&mut **tx).await?;
     Ok(())
 }
 
@@ -270,6 +280,7 @@ async fn agent_connected(tx: &mut Tx, now: Millis, agent: &Connected) -> Result<
 mod tests {
     use std::sync::Arc;
 
+    use sortie_protocol::AttemptId;
     use sortie_protocol::report::{CompareReport, ReportOutcome, TaskOutput};
 
     use super::*;
@@ -387,6 +398,32 @@ mod tests {
         assert_eq!(again.passed_on.as_deref(), Some(&output()));
         assert_eq!(again.reason.as_deref(), Some("because"));
         assert!(live[2].attempts[0].started && !live[2].attempts[0].ended);
+    }
+
+    #[tokio::test]
+    async fn texts_come_back_as_they_were_however_strange_and_large() {
+        let (_directory, store) = store().await;
+        let strange = "a\u{0}b\"\\\u{1F600}\u{7f}\n, ']";
+        let bytes = serde_json::json!({"kind": "clone", "url": "https://a", "labels": {strange: strange}});
+        let spec = Arc::new(serde_json::from_value(bytes.clone()).unwrap());
+        let large = "x\"".repeat(ARRAY_BYTES / 4);
+        let mut batch = Vec::new();
+        for id in ["t1", "t2", "t3"] {
+            let (bytes, spec) = (bytes.to_string().into(), Arc::clone(&spec));
+            batch.push(Transition::TaskPosted { task_id: id.to_owned(), bytes, spec });
+            let (result, reason) = (Some(output()), Some(format!("{id}{strange}{large}")));
+            let outcome = Outcome::Failed;
+            batch.push(Transition::TaskCompleted { task_id: id.to_owned(), outcome, result, reason });
+        }
+        store.commit(at(0), &batch, &[]).await.unwrap();
+        let label = Some((strange.to_owned(), strange.to_owned()));
+        let found = store.tasks(&TaskFilter { label, limit: 9, ..Default::default() }).await.unwrap();
+        assert_eq!(found.len(), 3);
+        for task in found {
+            assert_eq!(task.reason, Some(format!("{}{strange}{large}", task.id)));
+            assert_eq!(task.spec, *spec);
+            assert_eq!(task.result, Some(serde_json::to_value(output()).unwrap()));
+        }
     }
 
     #[tokio::test]
