@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sortie_protocol::AttemptId;
 use sortie_protocol::message::{
-    AgentMessage, AttemptOutcome, AttemptResult, ControlMessage, Disposition, Reject, RejectReason,
+    AgentMessage, AttemptOutcome, AttemptResult, ControlMessage, Decision, Disposition, LostAttempt, Reject,
+    RejectReason,
 };
 use sortie_protocol::report::{Report, ReportOutcome, Target, TaskOutput};
 
@@ -217,6 +218,10 @@ struct World {
     numbers: BTreeSet<AttemptId>,
     owners: BTreeMap<AttemptId, String>,
     by_result: BTreeSet<AttemptId>,
+    passed_on: BTreeMap<AttemptId, Box<TaskOutput>>,
+    clones: BTreeSet<String>,
+    /// Until when an attempt of a clone may have effects, by the leases that its agent was given.
+    may_act: BTreeMap<AttemptId, Duration>,
     recorded: BTreeSet<AttemptId>,
     /// The session of each agent, and what each agent runs.
     sessions: BTreeMap<String, String>,
@@ -228,8 +233,8 @@ impl World {
     fn carry_out(&mut self, core: &mut Dispatcher, now: Duration, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Persist(transition) => self.persist(transition),
-                Action::Send { session, message } => self.deliver(&session, *message),
+                Action::Persist(transition) => self.persist(now, transition),
+                Action::Send { session, message } => self.deliver(now, &session, *message),
                 Action::Close { session, .. } => self.sessions.retain(|_, open| *open != session),
                 Action::Recall { session, result } => {
                     let record = self.owners.get(&result.attempt).map(|agent_id| PastAttempt {
@@ -244,16 +249,20 @@ impl World {
         }
     }
 
-    fn persist(&mut self, transition: Transition) {
+    fn persist(&mut self, now: Duration, transition: Transition) {
         match transition {
             Transition::AttemptOffered { attempt, agent_id, .. } => {
                 assert!(self.numbers.insert(attempt.clone()), "{attempt} was given out twice");
                 assert!(!self.completed.contains_key(&attempt.task_id), "{attempt} of a completed task");
                 let before = self.open.insert(attempt.task_id.clone(), attempt.clone());
                 assert_eq!(before, None, "two attempts of one task at once");
+                let others = self.may_act.iter().filter(|(it, _)| it.task_id == attempt.task_id);
+                let acts = others.filter(|(_, until)| **until > now).next();
+                assert_eq!(acts, None, "{attempt} at {now:?} while another one may have effects");
                 self.owners.insert(attempt, agent_id);
             }
-            Transition::AttemptEnded { attempt, by_result, .. } => {
+            Transition::AttemptEnded { attempt, by_result, passed_on, .. } => {
+                self.passed_on.extend(passed_on.map(|result| (attempt.clone(), result)));
                 assert_eq!(self.open.remove(&attempt.task_id), Some(attempt.clone()));
                 if by_result {
                     self.by_result.insert(attempt);
@@ -267,7 +276,18 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, session: &str, message: ControlMessage) {
+    fn deliver(&mut self, now: Duration, session: &str, message: ControlMessage) {
+        let renewals = match &message {
+            ControlMessage::Welcome(welcome) => welcome.attempts.clone(),
+            ControlMessage::Renewed { attempts } => attempts.clone(),
+            _ => Vec::new(),
+        };
+        for renewal in renewals {
+            let is_kept = renewal.decision == Decision::Keep;
+            if is_kept && self.clones.contains(&renewal.attempt.task_id) {
+                self.may_act.insert(renewal.attempt, now + at(renewal.lease_ms));
+            }
+        }
         match message {
             ControlMessage::ResultAck { attempt, disposition } => {
                 if disposition == Disposition::Recorded {
@@ -299,7 +319,7 @@ impl World {
                 by_result: self.by_result.contains(attempt),
                 counted: false,
                 reason: None,
-                passed_on: None,
+                passed_on: self.passed_on.get(attempt).cloned(),
             });
             RestoredTask {
                 posted: posted.clone(),
@@ -313,8 +333,8 @@ impl World {
 }
 
 /// Whatever agents say, in whatever order, with connections and the control plane itself coming and going:
-/// no attempt is given out twice, no two attempts of a task live at once, no task ends twice, no result is
-/// counted twice, and in the end every task has an outcome.
+/// no attempt is given out twice, no two attempts of a task live at once, no clone is given away while the lease of
+/// another attempt lasts, no task ends twice, no result is counted twice, and in the end every task has an outcome.
 #[test]
 fn no_sequence_of_events_breaks_a_promise() {
     for seed in 1..=150 {
@@ -339,7 +359,17 @@ fn no_sequence_of_events_breaks_a_promise() {
                 0..=2 => {
                     world.posted += 1;
                     let id = format!("t{}", world.posted);
-                    let task = posted(&id, r#","queue_seconds":300"#);
+                    let max_attempts = random.below(6) + 1;
+                    let fields = format!(
+                        r#","queue_seconds":300,"priority":{},"max_attempts":{max_attempts}"#,
+                        random.below(3)
+                    );
+                    let task = if random.below(3) == 0 {
+                        world.clones.insert(id.clone());
+                        failover::clone(&id)
+                    } else {
+                        posted(&id, &fields)
+                    };
                     tasks.insert(id, task.clone());
                     Event::TaskPosted(task)
                 }
@@ -348,9 +378,20 @@ fn no_sequence_of_events_breaks_a_promise() {
                     world.sessions.insert(agent.clone(), session.clone());
                     // Now and then it comes back without what it ran.
                     let keeps = random.below(3) > 0;
-                    let running = if keeps { runs } else { Vec::new() };
+                    let (running, gone) = if keeps { (runs, Vec::new()) } else { (Vec::new(), runs) };
                     world.runs.insert(agent.clone(), running.clone());
-                    connected(&agent, &session, running, Vec::new())
+                    for attempt in &gone {
+                        world.may_act.remove(attempt);
+                    }
+                    let Event::AgentConnected(mut hello) = connected(&agent, &session, running, Vec::new())
+                    else {
+                        unreachable!()
+                    };
+                    if random.below(2) == 0 {
+                        let lost = |attempt| LostAttempt { attempt, reason: "killed".to_owned() };
+                        hello.lost = gone.into_iter().map(lost).collect();
+                    }
+                    Event::AgentConnected(hello)
                 }
                 4 => {
                     world.sessions.remove(&agent);
@@ -364,16 +405,28 @@ fn no_sequence_of_events_breaks_a_promise() {
                 8 => says(&session, AgentMessage::Start(attempt)),
                 9 => says(&session, AgentMessage::Renew { attempts: runs }),
                 10 | 11 => {
+                    if world.owners.get(&attempt) == Some(&agent) {
+                        world.may_act.remove(&attempt);
+                    }
                     let outcome = match random.below(3) {
                         0 => AttemptOutcome::Succeeded,
                         1 => AttemptOutcome::Failed,
                         _ => AttemptOutcome::Cancelled,
                     };
-                    says(&session, result(&attempt, outcome))
+                    let is_out_of_reach = outcome == AttemptOutcome::Failed && random.below(2) == 0;
+                    let said = if is_out_of_reach {
+                        passing::failed(&attempt, "name_not_found", "resolve")
+                    } else {
+                        result(&attempt, outcome)
+                    };
+                    says(&session, said)
                 }
                 12 => {
                     let reason = if random.below(2) == 0 { RejectReason::Policy } else { RejectReason::Busy };
                     let retryable = random.below(2) == 0;
+                    if world.owners.get(&attempt) == Some(&agent) {
+                        world.may_act.remove(&attempt);
+                    }
                     let reject = Reject { attempt, retryable, reason, diagnosis: None, result: None };
                     says(&session, AgentMessage::Reject(reject))
                 }
@@ -382,6 +435,11 @@ fn no_sequence_of_events_breaks_a_promise() {
                     core = dispatcher();
                     world.sessions.clear();
                     core.restore(now, world.restored(&tasks));
+                    let agents = ["agent0", "agent1", "agent2"].map(|name| {
+                        let tags = BTreeSet::from([format!("name:{name}")]);
+                        (Candidate { agent_id: name.to_owned(), name: name.to_owned(), tags }, Mode::Active)
+                    });
+                    core.expect(now, agents);
                     Event::Tick
                 }
                 _ => Event::CancelRequested {
