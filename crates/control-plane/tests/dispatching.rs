@@ -170,7 +170,7 @@ async fn a_server_out_of_one_agents_reach_is_tried_by_the_next_and_the_task_show
     assert_eq!(reasons(&explained, "near"), (false, tried));
     // What the first one saw outlives the control plane, and so does that it is not to be asked again.
     rig.restart().await;
-    let mut far = far.identity.connect(&rig.url, &[], &[second.clone()], &[]).await;
+    let mut far = far.identity.connect(&rig.url, &[], std::slice::from_ref(&second), &[]).await;
     far.send(out_of_reach(&second)).await;
     far.acknowledged(&second).await;
     let mut near = near.identity.connect(&rig.url, &[], &[], &[]).await;
@@ -198,7 +198,7 @@ async fn a_test_whose_agent_is_cut_off_is_done_by_another_one_and_counted_once()
     drop(first);
     let next = second.begin().await;
     assert_eq!(next.attempt, 2);
-    let mut back = identity.connect(&rig.url, &[], &[], &[attempt.clone()]).await;
+    let mut back = identity.connect(&rig.url, &[], &[], std::slice::from_ref(&attempt)).await;
     back.send(AgentMessage::Result(result(&attempt, AttemptOutcome::Failed))).await;
     assert_eq!(back.acknowledged(&attempt).await, sortie_protocol::message::Disposition::Stale);
     second.finish(&next, AttemptOutcome::Succeeded).await;
