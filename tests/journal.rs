@@ -75,7 +75,7 @@ fn an_attempt_that_a_killed_agent_ran_is_told_as_lost_and_done_again() {
     assert_eq!(task["outcome"], "succeeded", "{task:#}");
     let [lost, done] = attempts(&task).as_slice() else { panic!("{task:#}") };
     assert_eq!((&lost["outcome"], &done["outcome"]), (&"expired".into(), &"succeeded".into()), "{task:#}");
-    assert_eq!(lost["reason"], "the agent was restarted while the attempt ran", "{task:#}");
+    assert_eq!(lost["reason"], "fra1-a lost it: the agent was restarted while the attempt ran", "{task:#}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod lfs;
 mod line;
 mod mirrors;
 mod probe;
+mod promises;
 mod proxies;
 mod published_api;
 mod real_clients;
