@@ -138,6 +138,9 @@ fn tell(scratch: &Path, handle: &Handle, kills: u32, seed: u64) -> bool {
         program.finish_log();
     }
     show(&stage, &ledger, &damage, &verdict);
+    if !verdict.is_good() {
+        stage.keep_agents(scratch);
+    }
     drop(stage);
     verdict.leftovers.extend(oracle::leftover_processes(scratch));
     verdict.findings().take(SHOWN_FINDINGS).for_each(|finding| println!("  ! {finding}"));

@@ -182,11 +182,14 @@ impl<S: Store, W: Work> Agent<S, W> {
             status.control_plane = Some(parts.identity.control_plane.clone());
         });
         let (unacknowledged, lost) = (parts.journal.unacknowledged(), parts.journal.lost());
+        let mut runner = parts.runner;
+        // Nobody was told what these have made.
+        lost.iter().for_each(|lost| runner.discard(&lost.attempt));
         let session = Session::new(parts.profile, parts.identity, unacknowledged, lost);
         Self {
             way: parts.way,
             session,
-            runner: parts.runner,
+            runner,
             journal: parts.journal,
             store_retry: None,
             notifier: parts.notifier,
@@ -365,6 +368,7 @@ impl<S: Store, W: Work> Agent<S, W> {
                 let kept = self.journal.forget(&attempts).await;
                 events.extend(self.stored(kept));
             }
+            Action::Discard(attempt) => self.runner.discard(&attempt),
             Action::Close(reason) => {
                 self.close(&reason).await;
                 events.push_back(Event::Closed);

@@ -53,6 +53,9 @@ pub trait Work: Clone + Send + Sync + 'static {
         control: &Control,
         log: &StageLog,
     ) -> impl Future<Output = TaskReport> + Send;
+
+    /// Removes what an attempt has left on this host, whose result does not count.
+    fn discard(&self, attempt: &AttemptId) -> impl Future<Output = ()> + Send;
 }
 
 impl Work for Tools {
@@ -67,6 +70,10 @@ impl Work for Tools {
     async fn run(&self, _: &AttemptId, task: &Task, control: &Control, log: &StageLog) -> TaskReport {
         task::run(task, self, control, log).await
     }
+
+    async fn discard(&self, attempt: &AttemptId) {
+        task::discard(attempt, self).await;
+    }
 }
 
 /// Runs attempts. Dropping it cancels them all.
@@ -77,6 +84,8 @@ pub struct Runner<W = Tools> {
     admitted: BTreeMap<AttemptId, Admitted>,
     running: BTreeMap<AttemptId, Running>,
     tasks: JoinSet<TaskReport>,
+    /// What removes what attempts have left that do not count.
+    discarding: JoinSet<()>,
     progress: (mpsc::Sender<Progress>, mpsc::Receiver<Progress>),
 }
 
@@ -103,6 +112,7 @@ impl<W: Work> Runner<W> {
             admitted: BTreeMap::new(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
+            discarding: JoinSet::new(),
             progress: mpsc::channel(PROGRESS_QUEUE),
         }
     }
@@ -206,7 +216,14 @@ impl<W: Work> Runner<W> {
     pub async fn stop_all(&mut self) {
         self.cancel_all();
         while self.tasks.join_next().await.is_some() {}
+        while self.discarding.join_next().await.is_some() {}
         self.running.clear();
+    }
+
+    /// Removes what an attempt has left on this host, whose result does not count. It is done beside the attempts.
+    pub fn discard(&mut self, attempt: &AttemptId) {
+        let (work, attempt) = (self.work.clone(), attempt.clone());
+        self.discarding.spawn(async move { work.discard(&attempt).await });
     }
 
     /// What runs, as the status tells it.
@@ -235,6 +252,7 @@ impl<W: Work> Runner<W> {
                         return RunnerEvent::Finished(Box::new(result));
                     }
                 }
+                Some(_) = self.discarding.join_next() => {}
                 // The sender lives as long as this receiver, so that there is always something to wait for.
                 Some(progress) = self.progress.1.recv() => return RunnerEvent::Progressed(progress),
             }

@@ -309,15 +309,17 @@ impl Session {
 
     fn finished(&mut self, result: AttemptResult, actions: &mut Vec<Action>) {
         // One that was lost has a successor elsewhere by now; its result would only be refused.
-        actions.push(match self.attempts.remove(&result.attempt) {
-            true => Action::Record(Box::new(result)),
-            false => Action::Forget(vec![result.attempt]),
-        });
+        if self.attempts.remove(&result.attempt) {
+            return actions.push(Action::Record(Box::new(result)));
+        }
+        actions.push(Action::Discard(result.attempt.clone()));
+        actions.push(Action::Forget(vec![result.attempt]));
     }
 
     fn acknowledged(&mut self, attempt: &AttemptId, disposition: Disposition, actions: &mut Vec<Action>) {
         if disposition == Disposition::Stale {
             tracing::warn!(%attempt, "the control plane did not count this result: the attempt was given away");
+            actions.push(Action::Discard(attempt.clone()));
         }
         self.unacknowledged.retain(|waiting| waiting != attempt);
         actions.push(Action::Forget(vec![attempt.clone()]));

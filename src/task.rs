@@ -22,6 +22,8 @@ mod wire;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sortie_protocol::AttemptId;
+
 use crate::artifact;
 use crate::credential;
 use crate::dial::Door;
@@ -65,6 +67,14 @@ impl Tools {
         let mirror = self.mirrors.as_ref().map(|mirrors| mirrors.place(&remote.url, identity));
         Means { engine: self.engine, mirror }
     }
+}
+
+/// Removes the workspace of an attempt, where it has left one, because its result does not count.
+pub async fn discard(attempt: &AttemptId, tools: &Tools) {
+    let Some(workspaces) = tools.workspaces.clone() else { return };
+    let name = wire::workspace_name(attempt);
+    // A panic in it is in the log, and the workspace goes when its time is over.
+    let _ = tokio::task::spawn_blocking(move || workspaces.discard(&name)).await;
 }
 
 /// Every word that [`Task::kind`] can say.

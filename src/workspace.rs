@@ -158,6 +158,17 @@ impl Workspaces {
         over
     }
 
+    /// Removes a workspace that does not count, if it is there: another attempt does the same work again.
+    pub fn discard(&self, name: &str) {
+        let (path, aside) = (self.root.join(name), self.root.join(format!(".{name}{GROWING}discarded")));
+        // Under another name it goes at the next start, too, if this process ends before it is gone.
+        if fs::rename(&path, &aside).is_ok() {
+            tracing::info!(workspace = name, "a workspace is removed whose attempt does not count");
+            self.remove(&self.note_of(name));
+            self.remove(&aside);
+        }
+    }
+
     /// Removes what was never told to anybody: clones that a killed process left unfinished or without a note, and notes
     /// without a clone. Nothing runs yet when this is called.
     pub fn sweep(&self) {
@@ -267,6 +278,20 @@ mod tests {
         assert_eq!(left, ["one-1", "one-1.json"]);
         assert_eq!(kept.remove_all().len(), 1);
         assert!(kept.list().is_empty());
+    }
+
+    #[test]
+    fn what_does_not_count_is_discarded_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let kept = workspaces(root.path(), Duration::from_secs(60));
+        make(&kept, "one-1", 10);
+        make(&kept, "one-2", 10);
+        kept.discard("one-1");
+        kept.discard("one-3");
+        let mut left: Vec<_> =
+            fs::read_dir(root.path().join("workspaces")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["one-2", "one-2.json"]);
     }
 
     #[test]

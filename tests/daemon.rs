@@ -175,6 +175,34 @@ fn an_agent_that_is_killed_loses_its_attempt_to_another() {
 }
 
 #[test]
+fn a_workspace_that_nobody_was_told_of_is_gone_after_a_restart() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let id = begin_clone(&scene, &control_plane);
+    agent.kill();
+    // As if it had come as far as the note, and no further.
+    let workspaces = agent.directory().join("state/workspaces");
+    let (name, now) = (format!("{id}-1"), time::OffsetDateTime::now_utc());
+    std::fs::create_dir_all(workspaces.join(&name).join(".git")).unwrap();
+    let note = sortie::workspace::Workspace {
+        name: name.clone(),
+        url: scene.url(),
+        commit: scene.sample.commit("main"),
+        bytes: 1,
+        created_at: now,
+        expires_at: now + Duration::from_secs(3600),
+    };
+    std::fs::write(workspaces.join(format!("{name}.json")), serde_json::to_vec(&note).unwrap()).unwrap();
+    scene.server().clear_fault();
+    agent.restart();
+    let task = control_plane.wait_task(&id, LIMIT);
+    assert_eq!(task["outcome"], "succeeded", "{task:#}");
+    wait_until("what does not count is gone", LIMIT, || entries(&workspaces) == 2);
+    assert!(workspaces.join(format!("{id}-2/.git")).is_dir(), "{task:#}");
+}
+
+#[test]
 fn cancel_stops_a_clone_and_nothing_is_left_behind() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();

@@ -135,6 +135,13 @@ impl Stage {
         self.plans[agent].directory().join("state")
     }
 
+    /// Copies the agents' directories, which go with this, into another one.
+    pub(crate) fn keep_agents(&self, into: &Path) {
+        for (plan, name) in self.plans.iter().zip(AGENTS) {
+            let _ = Command::new("cp").arg("-a").arg(plan.directory()).arg(into.join(name)).status();
+        }
+    }
+
     /// All that is supervised.
     pub(crate) fn all(&mut self) -> impl Iterator<Item = &mut Supervised> {
         self.agents.iter_mut().chain([&mut self.control_plane])

@@ -69,6 +69,8 @@ pub enum Action {
     SendResult(AttemptId),
     /// Drop what is kept for these attempts.
     Forget(Vec<AttemptId>),
+    /// Remove what the attempt has left on this host: its result does not count.
+    Discard(AttemptId),
     /// Close the connection.
     Close(CloseReason),
 }

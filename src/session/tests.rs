@@ -155,6 +155,21 @@ fn a_result_is_sent_again_in_every_session_until_it_is_acknowledged() {
 }
 
 #[test]
+fn what_a_result_that_came_too_late_has_left_is_discarded() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    run_attempt(&mut session, SECOND, 1);
+    session.handle(SECOND, Event::Finished(Box::new(result(1))));
+    session.handle(SECOND, Event::Recorded(attempt(1)));
+    let ack = ControlMessage::ResultAck { attempt: attempt(1), disposition: Disposition::Stale };
+    let actions = session.handle(2 * SECOND, received(ack));
+    assert!(
+        actions.starts_with(&[Action::Discard(attempt(1)), Action::Forget(vec![attempt(1)])]),
+        "{actions:?}"
+    );
+}
+
+#[test]
 fn an_offer_of_what_is_done_already_is_answered_with_its_result() {
     let mut session = session();
     open(&mut session, SECOND, vec![]);
@@ -186,7 +201,7 @@ fn leases_are_renewed_and_an_attempt_that_cannot_be_renewed_stops_before_its_end
     assert_eq!(session.free_slots(), 1, "it cleans up, and takes its slot meanwhile");
     assert_eq!(
         session.handle(81 * SECOND, Event::Finished(Box::new(result(1)))),
-        [Action::Forget(vec![attempt(1)])],
+        [Action::Discard(attempt(1)), Action::Forget(vec![attempt(1)])],
         "its result counts no more"
     );
     assert_eq!(session.free_slots(), 2);

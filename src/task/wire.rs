@@ -107,7 +107,7 @@ fn clone_submodules(spec: &TaskSpec) -> Submodules {
 
 /// A name for the attempt's directory. The identifier comes from the control plane, which must not be able to
 /// leave the directory of workspaces with it.
-fn workspace_name(attempt: &AttemptId) -> String {
+pub(super) fn workspace_name(attempt: &AttemptId) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     let id: String = attempt.task_id.chars().map(safe).take(MAX_WORKSPACE_NAME_BYTES).collect();
     format!("{}-{}", if id.is_empty() { "task" } else { &id }, attempt.attempt)

@@ -45,6 +45,8 @@ impl Work for Labor {
         Limits::default()
     }
 
+    async fn discard(&self, _: &AttemptId) {}
+
     async fn run(&self, attempt: &AttemptId, task: &Task, control: &Control, log: &StageLog) -> TaskReport {
         self.oracle.began(attempt, task.has_effects());
         if self.chaos.strikes(self.chaos.weather().panic) {
