@@ -83,6 +83,8 @@ impl Work for Lasting {
         log.begin(Stage::Policy);
         TaskReport::failed(task, Diagnosis::new(Code::Cancelled, Stage::Policy, "cancelled", vec![]), log)
     }
+
+    async fn discard(&self, _: &AttemptId) {}
 }
 
 /// The loop of an agent whose daemon has ended and left its state in `directory`.
