@@ -416,7 +416,7 @@ impl World {
                 && let Ok(Ok(posting)) = timeout(Duration::from_secs(30), engine.post(task)).await
             {
                 let id = match posting {
-                    Posting::Created => id,
+                    Posting::Created(_) => id,
                     Posting::Repeated(first) => first,
                     other => return self.oracle.violated(&format!("a post came to {other:?}")),
                 };
