@@ -66,8 +66,9 @@ fn row(figure: &Figure) -> [String; 7] {
 /// The page of what the agent costs: the table with what one has to know of it.
 pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> String {
     let facts = listed(facts);
-    let Effort { warm_ups, tests, starts, tasks, failovers, clone_failovers, throughput_seconds, herd, .. } =
-        effort;
+    let Effort {
+        warm_ups, tests, starts, tasks, failovers, clone_failovers, throughput_seconds, herd, ..
+    } = effort;
     format!(
         "# Measurements\n\n\
          Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\
