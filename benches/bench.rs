@@ -7,7 +7,8 @@
 //! work, not what they measure.
 //!
 //! In reading order: `effort` (how often), `connection` (tests), `daemon` (memory and start), `round_trip` (from POST
-//! to result), `throughput` (tasks a second), `herd` (agents that come back together), `clones` and `archives`, `figure` (what comes out), `turns`, `statistics`, `machine`, `paper` (the table).
+//! to result), `failover` (killed agents), `throughput` (tasks a second), `herd` (agents that come back together),
+//! `clones` and `archives`, `figure` (what comes out), `turns`, `statistics`, `machine`, `paper` (the table).
 
 // It talks to whoever started it, and like the rigs it may panic with what to do about it.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used)]
@@ -24,6 +25,8 @@ mod connection;
 mod daemon;
 #[path = "bench/effort.rs"]
 mod effort;
+#[path = "bench/failover.rs"]
+mod failover;
 #[path = "bench/figure.rs"]
 mod figure;
 #[path = "bench/herd.rs"]
@@ -88,6 +91,7 @@ impl Group {
                 let mut figures = connection::measure(effort);
                 figures.extend(daemon::measure(effort));
                 figures.extend(round_trip::measure(effort));
+                figures.extend(failover::measure(effort));
                 figures.extend(throughput::measure(effort));
                 figures.extend(herd::measure(effort));
                 let text = paper::text(&paper::table(&figures), &machine::facts(), effort);

@@ -30,6 +30,7 @@ mod journal;
 mod lfs;
 mod line;
 mod mirrors;
+mod probe;
 mod proxies;
 mod published_api;
 mod real_clients;

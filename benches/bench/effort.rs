@@ -28,6 +28,10 @@ pub(crate) struct Effort {
     pub(crate) starts: usize,
     /// Tasks from POST to result.
     pub(crate) tasks: usize,
+    /// Agents that are killed at a connection test.
+    pub(crate) failovers: usize,
+    /// Agents that are killed at a clone, each of which takes more than a minute.
+    pub(crate) clone_failovers: usize,
     /// For how long tasks are counted that go through many agents.
     pub(crate) throughput_seconds: u64,
     /// Agents that lose their control plane together.
@@ -68,6 +72,8 @@ impl Effort {
         archives: 9,
         starts: 21,
         tasks: 400,
+        failovers: 5,
+        clone_failovers: 2,
         throughput_seconds: 10,
         herd: 1000,
     };
@@ -85,6 +91,8 @@ impl Effort {
         archives: 2,
         starts: 3,
         tasks: 20,
+        failovers: 1,
+        clone_failovers: 0,
         throughput_seconds: 2,
         herd: 100,
     };

@@ -66,7 +66,8 @@ fn row(figure: &Figure) -> [String; 7] {
 /// The page of what the agent costs: the table with what one has to know of it.
 pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> String {
     let facts = listed(facts);
-    let Effort { warm_ups, tests, starts, tasks, throughput_seconds, herd, .. } = effort;
+    let Effort { warm_ups, tests, starts, tasks, failovers, clone_failovers, throughput_seconds, herd, .. } =
+        effort;
     format!(
         "# Measurements\n\n\
          Written by `make bench` (`cargo bench --bench bench`), which measures all of it in one run; do not edit.\n\
@@ -90,6 +91,9 @@ pub(crate) fn text(table: &str, facts: &[(&str, String)], effort: &Effort) -> St
          - From POST to result: {tasks} connection tests, one after the other, with a client that keeps its\n\
          \x20 connection: POST, then GET with `?wait=30s`; less the `duration_ms` that each report gives itself.\n\
          \x20 The database is SQLite, which is synced before each answer.\n\
+         - Killed agents: two agents, and a git server whose line falls silent for the connection of the first. The agent that\n\
+         \x20 is at the task is killed (SIGKILL); from then until the other one has succeeded, the longest of {failovers} tests\n\
+         \x20 and {clone_failovers} clones. A clone has effects, so that it goes on when the first one's lease has ended.\n\
          - Tasks a second: {throughput_seconds} s of connection tests through sessions of this process, which answer every offer at\n\
          \x20 once with `accept`, `start` and `result`; a task counts when its result is acknowledged. Beside it stand, in the\n\
          \x20 column of `git`, rows that one SQLite connection inserts with a commit each, with the same settings in the\n\

@@ -179,6 +179,8 @@ impl Identity {
 
 type Wire = WebSocketStream<TcpStream>;
 
+// The ban is the daemon's, and this is a peer of the control plane.
+#[allow(clippy::disallowed_methods)]
 async fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
     stream.set_nodelay(true).expect("a socket without delay");

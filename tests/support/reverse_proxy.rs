@@ -63,6 +63,12 @@ impl ReverseProxy {
         wait_until("nginx listens again", START_LIMIT, || accepts(self.port));
     }
 
+    /// Lets it take up another configuration in order: requests that are under way end as they began.
+    pub fn reload(&mut self, passes_upgrades: bool) {
+        let _written = nginx(self.directory.path(), self.port, self.target, passes_upgrades);
+        self.child.signal("HUP");
+    }
+
     /// One line for each answered request: method, URI and status.
     pub fn requests(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.path().join("access.log")).unwrap_or_default();

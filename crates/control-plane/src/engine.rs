@@ -62,6 +62,8 @@ struct Engine<L> {
     elapsed_before: Option<Duration>,
     /// When the ledger got its last stamp.
     stamped: Instant,
+    /// When the last commit was, by the clock of the wall.
+    committed_at: Millis,
     dispatcher: Dispatcher,
     sessions: BTreeMap<String, Session>,
     session_count: u64,
@@ -108,6 +110,7 @@ pub fn prepare<L: Ledger>(
         started: Instant::now(),
         elapsed_before: None,
         stamped: Instant::now(),
+        committed_at: 0,
         sessions: BTreeMap::new(),
         session_count: 0,
         pending: VecDeque::new(),

@@ -2,9 +2,11 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sortie_protocol::message::{AgentMessage, ControlMessage};
+use sortie_protocol::AttemptId;
+use sortie_protocol::message::{AgentMessage, AttemptOutcome, AttemptResult, ControlMessage};
+use sortie_protocol::report::{Diagnosis, TaskOutput};
 
-use crate::support::Rig;
+use crate::support::{Rig, report, result};
 
 fn reasons<'a>(explanation: &'a Value, name: &str) -> (bool, &'a str) {
     let agents = explanation["agents"].as_array().unwrap();
@@ -137,4 +139,70 @@ async fn agents_are_shown_with_what_they_hold() {
     drop(agent);
     let gone = rig.until(&path, |it| it["state"] == "disconnected").await;
     assert!(gone["last_seen_at"].is_string());
+}
+
+/// A result that says that the server was out of this agent's reach.
+fn out_of_reach(attempt: &AttemptId) -> AgentMessage {
+    let TaskOutput::Report(mut failed) = report(AttemptOutcome::Failed) else { unreachable!() };
+    failed.diagnosis = Some(Diagnosis {
+        code: "connection_timed_out".to_owned(),
+        stage: "connect".to_owned(),
+        summary: "nothing answered".to_owned(),
+        remedies: Vec::new(),
+    });
+    let (attempt, result) = (attempt.clone(), TaskOutput::Report(failed));
+    AgentMessage::Result(AttemptResult { attempt, outcome: AttemptOutcome::Failed, result })
+}
+
+#[tokio::test]
+async fn a_server_out_of_one_agents_reach_is_tried_by_the_next_and_the_task_shows_both() {
+    let mut rig = Rig::start().await;
+    let mut near = rig.agent("near", &[]).await;
+    let id = rig.task(json!({})).await;
+    let attempt = near.begin().await;
+    let mut far = rig.agent("far", &[]).await;
+    near.send(out_of_reach(&attempt)).await;
+    near.acknowledged(&attempt).await;
+    let second = far.begin().await;
+    assert_eq!(second, AttemptId { task_id: id.clone(), attempt: 2 });
+    let explained = rig.until(&format!("/api/v1/tasks/{id}/explain"), |it| it["state"] == "running").await;
+    let tried = "it tried and could not reach the server: connection_timed_out";
+    assert_eq!(reasons(&explained, "near"), (false, tried));
+    // What the first one saw outlives the control plane, and so does that it is not to be asked again.
+    rig.restart().await;
+    let mut far = far.identity.connect(&rig.url, &[], std::slice::from_ref(&second), &[]).await;
+    far.send(out_of_reach(&second)).await;
+    far.acknowledged(&second).await;
+    let mut near = near.identity.connect(&rig.url, &[], &[], &[]).await;
+    near.send(AgentMessage::Credit { slots: 4 }).await;
+    let task = rig.completed(&id).await;
+    assert_eq!((&task["outcome"], task["attempts"].as_array().unwrap().len()), (&json!("failed"), 2));
+    for (attempt, agent) in task["attempts"].as_array().unwrap().iter().zip(["near", "far"]) {
+        assert_eq!(attempt["agent"], agent);
+        assert_eq!(attempt["diagnosis"]["code"], "connection_timed_out");
+    }
+    assert_eq!(task["result"]["diagnosis"]["code"], "connection_timed_out");
+    let reason = "2 agents could not reach the server: near saw connection_timed_out at connect; \
+                  far saw connection_timed_out at connect";
+    assert_eq!(task["reason"], reason);
+}
+
+#[tokio::test]
+async fn a_test_whose_agent_is_cut_off_is_done_by_another_one_and_counted_once() {
+    let rig = Rig::start().await;
+    let mut first = rig.agent("first", &[]).await;
+    let id = rig.task(json!({"priority": 5, "max_attempts": 3})).await;
+    let attempt = first.begin().await;
+    let mut second = rig.agent("second", &[]).await;
+    let identity = first.identity.clone();
+    drop(first);
+    let next = second.begin().await;
+    assert_eq!(next.attempt, 2);
+    let mut back = identity.connect(&rig.url, &[], &[], std::slice::from_ref(&attempt)).await;
+    back.send(AgentMessage::Result(result(&attempt, AttemptOutcome::Failed))).await;
+    assert_eq!(back.acknowledged(&attempt).await, sortie_protocol::message::Disposition::Stale);
+    second.finish(&next, AttemptOutcome::Succeeded).await;
+    let task = rig.completed(&id).await;
+    assert_eq!((&task["outcome"], &task["priority"]), (&json!("succeeded"), &json!(5)));
+    assert_eq!(task["attempts"][0]["reason"], "first lost its connection and was not back within 2 s");
 }

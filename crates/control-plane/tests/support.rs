@@ -158,16 +158,19 @@ impl Rig {
 
     /// Reads an address until what it shows is as it must become.
     pub(crate) async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
         let shown = async {
             loop {
-                let shown = self.get(path).await.body;
-                if holds(&shown) {
-                    return shown;
+                last = self.get(path).await.body;
+                if holds(&last) {
+                    return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, shown).await.unwrap_or_else(|_| panic!("{path} did not become right"))
+        let became_right = tokio::time::timeout(PATIENCE, shown).await.is_ok();
+        assert!(became_right, "{path} did not become right: {last:#}");
+        last
     }
 
     pub(crate) async fn enrollment_token(&self, wanted: Value) -> String {

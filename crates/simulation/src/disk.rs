@@ -25,6 +25,12 @@ struct State {
 }
 
 impl Disk {
+    /// Whether nothing waits there any more: no attempt runs, and no result is to be delivered.
+    pub fn is_settled(&self) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.written.began.is_empty() && state.written.ended.is_empty()
+    }
+
     /// What a process finds when it starts after another one.
     pub fn read(&self, after_power_loss: bool) -> Kept {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,7 @@ use sortie_control::dispatch::{
     Mode, Outcome, PastAttempt, Posted, RestoredAttempt, RestoredTask, TaskState, Transition,
 };
 use sortie_control::engine::{Ledger, Stamp};
+use sortie_control::settings::Limits;
 use sortie_control::store::{AgentRecord, IdempotencyKey, Millis, StoreError};
 use sortie_protocol::AttemptId;
 use sortie_protocol::report::TaskOutput;
@@ -35,6 +36,16 @@ pub struct Row {
     cancel: Option<String>,
     /// Its attempts, by their numbers.
     pub attempts: BTreeMap<u32, AttemptRow>,
+}
+
+impl Row {
+    /// Whether as many attempts were lost, or could not reach the server, as the task allows.
+    pub fn has_used_its_attempts(&self) -> bool {
+        let used = |attempt: &&AttemptRow| attempt.kept.counted || attempt.kept.passed_on.is_some();
+        let counted = self.attempts.values().filter(used).count();
+        let allowed = self.posted.spec.max_attempts.unwrap_or(Limits::default().attempts_per_task);
+        counted >= usize::try_from(allowed).unwrap_or(usize::MAX)
+    }
 }
 
 /// An attempt as it is kept.

@@ -204,7 +204,8 @@ impl Oracle {
                 Some(Outcome::Failed) => counts.failed += 1,
                 Some(Outcome::Cancelled) => counts.cancelled += 1,
                 Some(Outcome::Expired) => counts.expired += 1,
-                Some(Outcome::Dead) => counts.dead += 1,
+                Some(Outcome::Dead) if row.has_used_its_attempts() => counts.dead += 1,
+                Some(Outcome::Dead) => self.violated(&format!("{id} is dead and had attempts left: {row:?}")),
                 Some(Outcome::Refused) => self.violated(&format!("{id} was refused: {row:?}")),
                 None => {}
             }

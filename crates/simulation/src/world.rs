@@ -1,6 +1,6 @@
 //! One run: a control plane, agents, a client, and everything that a seed does to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ use crate::work::Labor;
 const ORIGIN: &str = "https://sortie.example";
 /// Agents in a run.
 const AGENTS: usize = 3;
+/// Tasks that an agent does at once.
+const SLOTS: u32 = 2;
 /// How long things go wrong.
 const STORM: Duration = Duration::from_secs(400);
 /// How long everything may take to come to rest afterwards: longer than any task may wait and run.
@@ -127,7 +129,7 @@ impl World {
         if timeout(REST, self.at_rest()).await.is_err() {
             self.oracle.violated("it does not come to rest");
         }
-        self.all_are_back().await;
+        self.all_are_back(&hosts).await;
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let counts = self.oracle.judge(&accepted, self.chaos.kills());
         programs.shutdown().await;
@@ -212,7 +214,7 @@ impl World {
         let chaos = self.chaos.clone();
         Agent::new(Parts {
             way: Box::new(way),
-            profile: Profile { name: host.name.clone(), tags: host.tags.clone(), max_tasks: 2 },
+            profile: Profile { name: host.name.clone(), tags: host.tags.clone(), max_tasks: SLOTS },
             identity: Identity {
                 agent_id: host.name.clone(),
                 control_plane: ORIGIN.to_owned(),
@@ -414,7 +416,7 @@ impl World {
                 && let Ok(Ok(posting)) = timeout(Duration::from_secs(30), engine.post(task)).await
             {
                 let id = match posting {
-                    Posting::Created => id,
+                    Posting::Created(_) => id,
                     Posting::Repeated(first) => first,
                     other => return self.oracle.violated(&format!("a post came to {other:?}")),
                 };
@@ -443,8 +445,10 @@ impl World {
         let queue = [60, 3600][usize::try_from(self.chaos.below(2)).unwrap_or(0)];
         let run = [10, 60, 300][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
         let host = self.chaos.below(2);
+        let most = ["", "", r#","max_attempts":1"#][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
+        let priority = self.chaos.below(3);
         format!(
-            r#"{{"kind":"{kind}","url":"https://git-{host}.example/x","selector":{selector},"queue_seconds":{queue},"run_seconds":{run}}}"#
+            r#"{{"kind":"{kind}","url":"https://git-{host}.example/x","selector":{selector},"queue_seconds":{queue},"run_seconds":{run},"priority":{priority}{most}}}"#
         )
     }
 
@@ -459,24 +463,33 @@ impl World {
         }
     }
 
-    /// Every agent is connected in the end.
-    async fn all_are_back(&self) {
-        let names: Vec<String> = (0..AGENTS).map(|number| format!("agent-{number}")).collect();
-        let connected = async {
+    /// In the end every agent is connected with all of its slots free, and has delivered everything.
+    async fn all_are_back(&self, hosts: &[Host]) {
+        let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+        let settled = async {
             loop {
-                let engine = self.up();
-                let found = match &engine {
-                    Some(engine) => engine.agents(names.clone()).await.map_or(0, |found| found.len()),
-                    None => 0,
+                let found = match self.up() {
+                    Some(engine) => engine.agents(names.clone()).await.unwrap_or_default(),
+                    None => HashMap::default(),
                 };
-                if found == names.len() {
+                let are_free = found.values().all(|agent| agent.view.free_slots == SLOTS);
+                let have_delivered = hosts.iter().all(|host| host.disk.is_settled());
+                if found.len() == names.len() && are_free && have_delivered {
                     return;
                 }
                 sleep(Duration::from_secs(1)).await;
             }
         };
-        if timeout(Duration::from_secs(600), connected).await.is_err() {
-            self.oracle.violated("an agent does not come back");
+        if timeout(Duration::from_secs(600), settled).await.is_err() {
+            let found = match self.up() {
+                Some(engine) => engine.agents(names).await.unwrap_or_default(),
+                None => HashMap::default(),
+            };
+            let views: Vec<_> = found.values().map(|agent| &agent.view).collect();
+            let disks: Vec<_> = hosts.iter().map(|host| &host.disk).collect();
+            self.oracle.violated(&format!(
+                "an agent is not back with all slots free and everything delivered: {views:?}, {disks:?}"
+            ));
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{App, rfc3339};
 use crate::dispatch::{Outcome, TaskState};
 use crate::engine::{NewTask, Posting, TaskChange};
 use crate::identity::{new_id, sha256};
-use crate::store::{AttemptRecord, IdempotencyKey, TaskFilter, TaskRecord};
+use crate::store::{AttemptRecord, IdempotencyKey, Millis, TaskFilter, TaskRecord};
 
 /// Tasks on a page where the query does not say.
 const DEFAULT_PAGE: u32 = 50;
@@ -151,6 +151,23 @@ pub(super) struct WaitParameters {
     wait: Option<String>,
 }
 
+impl TaskDocument {
+    /// A task as it was posted just now.
+    fn posted(id: String, spec: &TaskSpec, at: Millis) -> Self {
+        Self {
+            id,
+            spec: spec.clone(),
+            created_at: rfc3339(at),
+            state: TaskState::Queued,
+            outcome: None,
+            reason: None,
+            attempts: Vec::new(),
+            result: None,
+            completed_at: None,
+        }
+    }
+}
+
 impl From<TaskRecord> for TaskDocument {
     fn from(record: TaskRecord) -> Self {
         Self {
@@ -210,10 +227,12 @@ pub(super) async fn post(
         body_hash: sha256(bytes.as_bytes()),
         task_id: id.clone(),
     });
-    let task = NewTask { id: id.clone(), spec: Arc::new(spec), bytes: bytes.into(), key };
-    let (status, id) = match app.engine.post(task).await? {
-        Posting::Created => (StatusCode::CREATED, id),
-        Posting::Repeated(first) => (StatusCode::OK, first),
+    let spec = Arc::new(spec);
+    let task = NewTask { id: id.clone(), spec: Arc::clone(&spec), bytes: bytes.into(), key };
+    let (status, document) = match app.engine.post(task).await? {
+        // What is known of it needs no look into the store.
+        Posting::Created(at) => (StatusCode::CREATED, TaskDocument::posted(id, &spec, at)),
+        Posting::Repeated(first) => (StatusCode::OK, read(&app, &first).await?),
         Posting::KeyReused => {
             return Err(ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -231,8 +250,8 @@ pub(super) async fn post(
             .retry_after(FULL_RETRY_SECONDS));
         }
     };
-    let document = read(&app, &id).await?;
-    Ok((status, [(LOCATION, format!("/api/v1/tasks/{id}"))], Json(document)).into_response())
+    let location = format!("/api/v1/tasks/{}", document.id);
+    Ok((status, [(LOCATION, location)], Json(document)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

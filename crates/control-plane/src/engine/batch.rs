@@ -7,7 +7,7 @@ use super::command::{Command, ConnectedAgent, NewTask, Posting, TaskChange, Task
 use super::ledger::Ledger;
 use super::{Engine, Outbound, Session};
 use crate::dispatch::{Action, Event, Posted, TaskState, Transition};
-use crate::store::{IdempotencyKey, StoreError};
+use crate::store::{IdempotencyKey, Millis, StoreError};
 
 /// What one turn of the loop has collected.
 #[derive(Default)]
@@ -21,15 +21,17 @@ pub(super) struct Batch {
 
 /// Answers that are due after the commit. Where it fails they are dropped, which tells their callers.
 enum Reply {
+    Created(oneshot::Sender<Posting>),
     Posted(oneshot::Sender<Posting>, Posting),
     Connected(oneshot::Sender<bool>),
     Done(oneshot::Sender<()>),
 }
 
 impl Reply {
-    fn give(self) {
+    fn give(self, committed_at: Millis) {
         // A caller that has gone away misses nothing.
         let _ = match self {
+            Self::Created(reply) => reply.send(Posting::Created(committed_at)).is_ok(),
             Self::Posted(reply, posting) => reply.send(posting).is_ok(),
             Self::Connected(reply) => reply.send(true).is_ok(),
             Self::Done(reply) => reply.send(()).is_ok(),
@@ -163,7 +165,7 @@ impl<L: Ledger> Engine<L> {
         let NewTask { id, spec, bytes, key } = task;
         self.feed(batch, Event::TaskPosted(Posted { id, spec, bytes }));
         batch.keys.extend(key);
-        batch.replies.push(Reply::Posted(reply, Posting::Created));
+        batch.replies.push(Reply::Created(reply));
         Ok(())
     }
 
@@ -183,7 +185,8 @@ impl<L: Ledger> Engine<L> {
             self.effect(effect).await?;
         }
         for reply in replies {
-            reply.give();
+            // Whatever was created has been committed just now.
+            reply.give(self.committed_at);
         }
         Ok(())
     }
@@ -197,7 +200,9 @@ impl<L: Ledger> Engine<L> {
         self.stamped = Instant::now();
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(transitions);
-        self.ledger.commit(self.stamp(), &all, keys).await?;
+        let at = self.stamp();
+        self.ledger.commit(at, &all, keys).await?;
+        self.committed_at = at.wall;
         for transition in &all {
             self.tell_watchers(transition);
         }

@@ -32,8 +32,8 @@ pub struct NewTask {
 /// What became of a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Posting {
-    /// The task is durable.
-    Created,
+    /// The task is durable, since this time by the clock of the wall.
+    Created(Millis),
     /// The key had been used for the same body; this is the task of then.
     Repeated(String),
     /// The key had been used for another body.

@@ -172,7 +172,7 @@ async fn a_clock_that_is_set_while_the_server_runs_neither_ends_a_task_early_nor
         let ledger = Memory::new();
         ledger.set_clock(10 * HOUR);
         let (engine, running) = ledger.start();
-        assert_eq!(engine.post(task("t")).await.unwrap(), Posting::Created);
+        assert_eq!(engine.post(task("t")).await.unwrap(), Posting::Created(10 * HOUR));
         pass(60).await;
         ledger.set_clock(step);
         // Nobody does anything, and the ledger is told the time for all that.
@@ -213,7 +213,7 @@ async fn a_commit_that_fails_answers_nobody_and_the_engine_goes_on_from_the_ledg
     assert!(engine.post(task("second")).await.is_err());
     pass(2).await;
     assert!(engine.is_ready());
-    assert_eq!(engine.post(task("third")).await.unwrap(), Posting::Created);
+    assert!(matches!(engine.post(task("third")).await.unwrap(), Posting::Created(_)));
     let live = ["first", "second", "third"].map(|id| ledger.is_live(id));
     assert_eq!(live, [true, false, true]);
 }

@@ -1,11 +1,9 @@
 //! Attempts whose agents go, come back, or come back without them.
 
-use sortie_protocol::message::{Decision, LostAttempt};
-
 use super::*;
 
-fn clone(id: &str) -> Posted {
-    let bytes = r#"{"kind":"clone","url":"https://a"}"#;
+pub(super) fn clone(id: &str) -> Posted {
+    let bytes = r#"{"kind":"clone","url":"https://a","queue_seconds":300}"#;
     Posted { id: id.to_owned(), spec: Arc::new(serde_json::from_str(bytes).unwrap()), bytes: bytes.into() }
 }
 

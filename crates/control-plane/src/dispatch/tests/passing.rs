@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn failed(attempt: &AttemptId, code: &str, stage: &str) -> AgentMessage {
+pub(super) fn failed(attempt: &AttemptId, code: &str, stage: &str) -> AgentMessage {
     let AgentMessage::Result(mut failed) = result(attempt, AttemptOutcome::Failed) else { unreachable!() };
     let TaskOutput::Report(report) = &mut failed.result else { unreachable!() };
     report.outcome = ReportOutcome::Failed;
