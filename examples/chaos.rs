@@ -55,6 +55,8 @@ const INTERRUPTED: u8 = 130;
 const DEFAULT_KILLS: u64 = 1000;
 /// How many clients post tasks, each of them one at a time.
 const CLIENTS: usize = 16;
+/// How long what runs may take to end after Ctrl-C.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How many findings are shown.
 const SHOWN_FINDINGS: usize = 40;
 
@@ -93,7 +95,12 @@ fn main() -> ExitCode {
         }
     });
     if was_interrupted {
-        // With this process ends all that it started.
+        // With this process ends all that it started; what is still being started has some seconds to be ended before.
+        storm::STOPPED.store(true, Ordering::SeqCst);
+        let until = std::time::Instant::now() + STOP_LIMIT;
+        while !story.is_finished() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         ills::unmount_all();
         let _ = scratch.close();
         return ExitCode::from(INTERRUPTED);
@@ -131,6 +138,10 @@ fn tell(scratch: &Path, handle: &Handle, kills: u32, seed: u64) -> bool {
         clients.spawn_on(work, handle);
     }
     let damage = storm::blow(&mut stage, kills, &ledger, &mut random);
+    if storm::is_stopped() {
+        handle.block_on(clients.shutdown());
+        return false;
+    }
     println!("  the storm is over after {}; all comes to rest", seconds(damage.lasted));
     let mut verdict = oracle::judge(&mut stage, handle, &ledger);
     handle.block_on(clients.shutdown());

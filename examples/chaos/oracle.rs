@@ -58,7 +58,7 @@ pub(crate) fn judge(stage: &mut Stage, handle: &Handle, ledger: &Ledger) -> Verd
     ledger.close();
     let begun = Instant::now();
     let mut connected = false;
-    while begun.elapsed() < REST_LIMIT {
+    while begun.elapsed() < REST_LIMIT && !crate::storm::is_stopped() {
         stage.all().for_each(super::supervised::Supervised::tend);
         connected = handle.block_on(all_connected(&desk, stage.agents.len()));
         if connected && ledger.is_idle() {

@@ -1,6 +1,7 @@
 //! The storm: programs are killed, lines harmed, disks filled and the database locked, at random times.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::Ledger;
@@ -22,6 +23,13 @@ const TENDING: Duration = Duration::from_millis(20);
 /// After how many kills the state is told.
 const TELL_EVERY: u32 = 50;
 
+/// Whether whoever started it has had enough.
+pub(crate) static STOPPED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn is_stopped() -> bool {
+    STOPPED.load(Ordering::SeqCst)
+}
+
 /// What the storm did.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
@@ -40,6 +48,9 @@ pub(crate) fn blow(stage: &mut Stage, kills: u32, ledger: &Ledger, random: &mut 
     let mut ill: Option<(Instant, Ill)> = None;
     stage.weather.set_stormy(true);
     for number in 1..=kills {
+        if is_stopped() {
+            break;
+        }
         let next = Instant::now() + random.milliseconds(BETWEEN.0, BETWEEN.1);
         while Instant::now() < next {
             stage.all().for_each(super::supervised::Supervised::tend);
