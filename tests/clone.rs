@@ -444,14 +444,13 @@ async fn a_cancel_stops_the_writing_of_files() {
                 std::thread::yield_now();
             }
             cancel.cancel();
-            Instant::now()
         });
         let request = wanted(Some("many"), &root.path().join("target"));
         let ended = clone(&remote, &request, &control, &StageLog::default()).await;
-        let ended_at = Instant::now();
         assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
-        let took = ended_at - watcher.await.unwrap();
-        assert!(took < STOP_LIMIT, "{took:?}");
+        watcher.await.unwrap();
+        let (written, all) = (control.transfer.written_files(), control.transfer.total_files());
+        assert!(written < all, "{written} of {all} files were written");
         assert!(entries(root.path()).is_empty());
     })
     .await;

@@ -24,7 +24,8 @@ fn every_promise_has_its_test() {
         let (file, name) = test.split_once("::").unwrap();
         let text = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         let is_test = text.lines().collect::<Vec<_>>().windows(4).any(|lines| {
-            lines[0].trim_start().starts_with("#[t") && lines.iter().any(|line| line.contains(&format!("fn {name}(")))
+            lines[0].trim_start().starts_with("#[t")
+                && lines.iter().any(|line| line.contains(&format!("fn {name}(")))
         });
         assert!(is_test, "{file} has no test {name}");
     }

@@ -277,7 +277,7 @@ fn what_an_earlier_process_lost_is_told_until_somebody_has_heard_it() {
         session.handle(at, Event::Opened);
         let actions = session.handle(at, challenge());
         let AgentMessage::Hello(hello) = sent(&actions)[0] else { panic!("{actions:?}") };
-        assert_eq!(hello.lost, [lost.clone()], "no welcome has come");
+        assert_eq!(hello.lost, std::slice::from_ref(&lost), "no welcome has come");
     }
     let actions = session.handle(2 * SECOND, welcome(vec![]));
     assert!(actions.contains(&Action::Forget(vec![attempt(1)])));

@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::chaos::{Chaos, Process};
 use crate::oracle::Oracle;
 
+/// What may be on its way in one direction, and how many connections may wait to be taken. A line that is fuller breaks.
+const QUEUE: usize = 4096;
+
 /// How long an agent waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,7 +93,7 @@ enum Item {
 
 /// The sending end of one direction.
 struct Sender {
-    items: mpsc::UnboundedSender<(Instant, Item)>,
+    items: mpsc::Sender<(Instant, Item)>,
     last: Instant,
     chaos: Chaos,
     process: Process,
@@ -100,7 +103,7 @@ struct Sender {
 impl Sender {
     fn send(&mut self, item: Item) -> bool {
         self.last = self.last.max(Instant::now() + self.chaos.latency());
-        !self.cut.is_cancelled() && self.items.send((self.last, item)).is_ok()
+        !self.cut.is_cancelled() && self.items.try_send((self.last, item)).is_ok()
     }
 }
 
@@ -115,7 +118,7 @@ impl Drop for Sender {
 
 /// The receiving end of one direction.
 struct Receiver {
-    items: mpsc::UnboundedReceiver<(Instant, Item)>,
+    items: mpsc::Receiver<(Instant, Item)>,
     /// What has been taken and has not arrived yet.
     next: Option<(Instant, Item)>,
     cable: Cable,
@@ -167,13 +170,21 @@ pub struct End {
 
 /// Where a control plane takes connections, while it is up.
 #[derive(Debug, Clone, Default)]
-pub struct Door(Arc<Mutex<Option<(mpsc::UnboundedSender<End>, Process)>>>);
+pub struct Door(Arc<Mutex<Option<Listening>>>);
+
+/// The control plane that is up, and where it takes connections.
+#[derive(Debug, Clone)]
+struct Listening {
+    ends: mpsc::Sender<End>,
+    process: Process,
+}
 
 impl Door {
     /// Begins to take connections for a process.
-    pub fn listen(&self, process: &Process) -> mpsc::UnboundedReceiver<End> {
-        let (ends, receiver) = mpsc::unbounded_channel();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((ends, process.clone()));
+    pub fn listen(&self, process: &Process) -> mpsc::Receiver<End> {
+        let (ends, receiver) = mpsc::channel(QUEUE);
+        let listening = Listening { ends, process: process.clone() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
         receiver
     }
 
@@ -207,11 +218,11 @@ impl Line {
         let reachable = cable.stalled_until(Direction::Up).max(cable.stalled_until(Direction::Down));
         timeout(CONNECT_TIMEOUT, sleep_until(reachable)).await.map_err(|_| LineError::TimedOut)?;
         let listening = door.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (ends, control) = listening.ok_or(LineError::Broken)?;
+        let Listening { ends, process: control } = listening.ok_or(LineError::Broken)?;
         let cut = CancellationToken::new();
         cable.opened(cut.clone());
         let pipe = |process: &Process, direction| {
-            let (items, arrived) = mpsc::unbounded_channel();
+            let (items, arrived) = mpsc::channel(QUEUE);
             let (chaos, process, last) = (chaos.clone(), process.clone(), Instant::now());
             let sender = Sender { items, last, chaos, process, cut: cut.clone() };
             let (cable, cut) = (cable.clone(), cut.clone());
@@ -220,7 +231,7 @@ impl Line {
         let (agents_sender, controls_receiver) = pipe(&process, Direction::Up);
         let (controls_sender, agents_receiver) = pipe(&control, Direction::Down);
         let theirs = End { sender: controls_sender, receiver: controls_receiver, process: control };
-        ends.send(theirs).map_err(|_| LineError::Broken)?;
+        ends.try_send(theirs).map_err(|_| LineError::Broken)?;
         let ours = End { sender: agents_sender, receiver: agents_receiver, process };
         Ok(Box::new(ours) as Box<dyn Transport>)
     }
