@@ -204,9 +204,11 @@ impl<W: Work> Runner<W> {
         }
     }
 
-    /// Stops everything that runs. Each end is still told.
+    /// Stops everything, what has not started included. Each end is still told.
     pub fn cancel_all(&mut self) {
-        self.admitted.clear();
+        for attempt in self.admitted.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&attempt, StopReason::Cancelled);
+        }
         for running in self.running.values() {
             running.cancel.cancel();
         }
