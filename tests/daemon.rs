@@ -67,6 +67,20 @@ fn a_clone_lands_in_the_agents_workspaces() {
 }
 
 #[test]
+fn a_clone_of_some_depth_asks_for_its_pack_once() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let _agent = scene.agent("fra1-a").with_toml("[mirrors]\nenabled = false\n").start(&control_plane);
+    let mut task = scene.clone_task(json!({}));
+    task["depth"] = 1.into();
+    let done = control_plane.run_task(&task);
+    assert_eq!(done["outcome"], "succeeded", "{done:#}");
+    assert_eq!(done["result"]["commit"], scene.sample.commit("main"));
+    let asked = scene.server().requests().iter().filter(|request| is_upload_pack(request)).count();
+    assert_eq!(asked, 1, "where the history is cut is told in the same answer");
+}
+
+#[test]
 fn references_files_and_comparisons_come_back_without_a_clone() {
     let scene = Scene::small();
     scene.sample.vary();

@@ -3,6 +3,8 @@
 //! The request of an exchange is collected, because libgit2 writes it in pieces; its answer is streamed. No
 //! answer but git's own gets through to libgit2, and no redirect leaves the origin.
 
+mod early;
+
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use git2::transport::SmartSubtransportStream;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 
+use self::early::{Early, Part};
 use super::pkt::scrubbed;
 use super::transport::refused;
 use super::wire::Wire;
@@ -51,6 +54,7 @@ const LIST_QUERY: &str = "service=git-upload-pack";
 pub(super) struct Shared {
     /// The repository's path, where a redirect of the server's own named another one.
     base: Arc<Mutex<Option<String>>>,
+    early: Early,
 }
 
 impl Shared {
@@ -92,6 +96,9 @@ pub(super) fn exchange(
         path: format!("{}/git-upload-pack", shared.base(wire)),
         request: Vec::new(),
         answer: None,
+        early: shared.early.clone(),
+        part: None,
+        is_over: false,
     })
 }
 
@@ -355,6 +362,11 @@ struct Exchange {
     path: String,
     request: Vec<u8>,
     answer: Option<Answer>,
+    early: Early,
+    /// The request that was sent instead, and how much of its answer is for this one.
+    part: Option<(Vec<u8>, Part)>,
+    /// Whether all of that has been read.
+    is_over: bool,
 }
 
 impl Exchange {
@@ -364,7 +376,14 @@ impl Exchange {
         let mut headers = headers(self.authorization.as_ref())?;
         headers.insert(header::CONTENT_TYPE, REQUEST_TYPE);
         headers.insert(header::ACCEPT, HeaderValue::from_static(RESULT_TYPE));
-        let body = std::mem::take(&mut self.request);
+        let mut body = std::mem::take(&mut self.request);
+        if let Some(rest) = self.early.take(&body) {
+            return Ok(rest);
+        }
+        if let Some(following) = early::following(&body) {
+            body.clone_from(&following);
+            self.part = Some((following, Part::default()));
+        }
         let request = self.client.request(Method::POST, &self.path).headers(headers).body(body);
         let response = self.wire.wait(self.client.send(request))?.map_err(Error::Http)?;
         let response = expect_git(&self.wire, response, RESULT_TYPE)?;
@@ -374,13 +393,29 @@ impl Exchange {
 
 impl Read for Exchange {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_over {
+            return Ok(0);
+        }
         if self.answer.is_none() {
             match self.send() {
                 Ok(answer) => self.answer = Some(answer),
                 Err(error) => return Err(self.wire.fail(error)),
             }
         }
-        self.answer.as_mut().map_or(Ok(0), |answer| answer.read(buffer))
+        let Some((_, part)) = &mut self.part else {
+            return self.answer.as_mut().map_or(Ok(0), |answer| answer.read(buffer));
+        };
+        let Some(answer) = &mut self.answer else { return Ok(0) };
+        let most = part.at_most(buffer.len());
+        let (piece, _) = buffer.split_at_mut(most);
+        let count = answer.read(piece)?;
+        if part.read(piece.get(..count).unwrap_or_default())
+            && let Some(((request, _), rest)) = self.part.take().zip(self.answer.take())
+        {
+            self.early.keep(request, rest);
+            self.is_over = true;
+        }
+        Ok(count)
     }
 }
 
