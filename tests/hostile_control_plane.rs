@@ -133,3 +133,64 @@ async fn something_that_is_no_control_plane_is_tried_again() {
     assert!(daemon.is_running());
     assert!(daemon.stderr().contains("status 404"), "{}", daemon.stderr());
 }
+
+/// Offers one attempt of a connection test, whoever had it before.
+async fn offer_again(line: &mut WebSocketStream<TcpStream>, port: u16) {
+    let task = json!({"kind": "connection-test", "url": format!("https://127.0.0.1:{port}/x")}).to_string();
+    let offer = json!({"type": "offer", "task_id": "t", "attempt": 1, "task": task,
+        "accept_within_ms": 10_000, "lease_ms": 60_000});
+    send(line, &offer).await;
+}
+
+/// Waits for a message of a type.
+async fn receive_type(line: &mut WebSocketStream<TcpStream>, wanted: &str) -> Value {
+    loop {
+        let message = receive(line).await;
+        if message["type"] == wanted {
+            return message;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_taken_is_not_taken_again_even_by_the_next_process() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // A server that hangs up on everybody, so that the test has its result at once.
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let hangs_up = async {
+        loop {
+            drop(server.accept().await.unwrap());
+        }
+    };
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let sortie = Sortie::new();
+    let config = enrolled(sortie.home(), &url);
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text.push_str(&format!("[servers.lab]\nprovider = \"git\"\nurl = \"https://127.0.0.1:{port}\"\n"));
+    std::fs::write(&config, text).unwrap();
+
+    let replayed = async {
+        let mut daemon = sortie.start(["run", "--config", config.to_str().unwrap()]);
+        let mut line = open(&listener).await;
+        offer_again(&mut line, port).await;
+        let result = receive_type(&mut line, "result").await;
+        offer_again(&mut line, port).await;
+        assert_eq!(receive_type(&mut line, "result").await, result, "nobody has acknowledged it");
+        let acknowledged =
+            json!({"type": "result_ack", "task_id": "t", "attempt": 1, "disposition": "recorded"});
+        send(&mut line, &acknowledged).await;
+        offer_again(&mut line, port).await;
+        assert_eq!(receive_type(&mut line, "reject").await["reason"], "duplicate");
+
+        daemon.kill();
+        let _daemon = sortie.start(["run", "--config", config.to_str().unwrap()]);
+        let mut line = open(&listener).await;
+        offer_again(&mut line, port).await;
+        assert_eq!(receive_type(&mut line, "reject").await["reason"], "duplicate");
+    };
+    tokio::select! {
+        () = replayed => {}
+        () = hangs_up => {}
+    }
+}
