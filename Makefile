@@ -43,7 +43,7 @@ bench: ## Measure against git, and the daemon against its own limits
 	cargo bench $(CARGO_FLAGS) --bench bench
 
 simulate: ## Run both sides under simulated time, network and disks: SEEDS=N from FIRST=N, or one SEED=N with its logs
-	cargo run $(CARGO_FLAGS) --release -p sortie-simulation --bin simulate -- \
+	cargo run $(CARGO_FLAGS) --release -p sortie-simulation --example simulate -- \
 	    $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0))
 
 fuzz: ## Feed each fuzz target for EACH=60 seconds with what a fuzzer thinks of
