@@ -1,7 +1,7 @@
 //! Long polling: the transport for [`crate::session`] where something in between lets no WebSocket pass.
 //!
 //! What an agent sends comes in by POSTs, each message with its number, so that one that is sent again is skipped.
-//! What it is sent waits in a [`Mailbox`] until it is known to have arrived.
+//! What it is sent waits in a `Mailbox` until it is known to have arrived.
 
 mod mailbox;
 
