@@ -20,18 +20,23 @@ const LENGTH_BYTES: usize = 4;
 
 /// The rest of an answer, kept for the request that it belongs to.
 #[derive(Clone, Default)]
-pub(super) struct Early(Arc<Mutex<Option<(Vec<u8>, Answer)>>>);
+pub(super) struct Early(Arc<Mutex<Option<Kept>>>);
+
+struct Kept {
+    request: Vec<u8>,
+    rest: Answer,
+}
 
 impl Early {
     /// Keeps the rest of an answer.
     pub(super) fn keep(&self, request: Vec<u8>, rest: Answer) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((request, rest));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Kept { request, rest });
     }
 
     /// The rest of the answer to this request, where it was sent before.
     pub(super) fn take(&self, request: &[u8]) -> Option<Answer> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        kept.filter(|(asked, _)| asked == request).map(|(_, rest)| rest)
+        kept.filter(|kept| kept.request == request).map(|kept| kept.rest)
     }
 }
 
