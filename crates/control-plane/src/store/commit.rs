@@ -29,23 +29,6 @@ impl Sqlite {
         transitions: &[Transition],
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
-        let committed = self.try_commit(at, transitions, keys).await;
-        if committed.is_err()
-            && let Ok(connection) = self.writer.acquire().await
-        {
-            // After a failure in the middle of it, a transaction may be open there for ever, so that every further
-            // one would fail. The pool opens another connection when it is asked for one.
-            let _ = connection.close().await;
-        }
-        committed
-    }
-
-    async fn try_commit(
-        &self,
-        at: Stamp,
-        transitions: &[Transition],
-        keys: &[IdempotencyKey],
-    ) -> Result<(), StoreError> {
         let (rows, others) = Rows::of(transitions)?;
         let mut tx = self.writer.begin_with(BEGIN).await?;
         rows.write_attempts(&mut tx, at).await?;

@@ -87,6 +87,10 @@ impl Sqlite {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
+            // SQLite rolls back by itself after some failures, such as a disk that is full at a commit; the rollback that
+            // follows then fails, and its connection counts as one in a transaction for ever, in which none can begin.
+            // The pool closes it and opens another one.
+            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
             .connect_with(options.clone())
             .await
             .map_err(failed)?;

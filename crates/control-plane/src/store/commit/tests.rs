@@ -196,3 +196,29 @@ async fn old_tasks_that_are_completed_go_in_small_batches_with_what_belongs_to_t
         assert_eq!(store.past_attempt(&attempt(id, 1)).await.unwrap().is_some(), is_there, "{id}");
     }
 }
+
+#[tokio::test]
+async fn a_full_disk_fails_one_commit_and_not_those_after_it() {
+    let (_directory, store) = store().await;
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+    let room = |pages: i64| format!("PRAGMA max_page_count = {pages}");
+    sqlx::query(sqlx::AssertSqlSafe(room(pages))).execute(&store.writer).await.unwrap();
+    let many: Vec<_> = (0..500).map(|number| posted(&format!("task_{number}"))).collect();
+    let full = store.commit(at(1), &many, &[]).await;
+    assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
+    // There is room again.
+    sqlx::query(sqlx::AssertSqlSafe(room(pages * 100))).execute(&store.writer).await.unwrap();
+    store.commit(at(2), &many, &[]).await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM tasks").fetch_one(&store.readers).await.unwrap();
+    assert_eq!(kept, 500, "all of the second batch, and nothing of the first");
+}
+
+/// As after a disk that was full at a commit.
+#[tokio::test]
+async fn a_transaction_that_the_database_has_ended_by_itself_stops_none_after_it() {
+    let (_directory, store) = store().await;
+    let mut tx = store.writer.begin_with(BEGIN).await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+    drop(tx);
+    store.commit(at(1), &[posted("task_a")], &[]).await.unwrap();
+}
