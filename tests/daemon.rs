@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use stand_ins::{Fault, RecordedRequest};
+use stand_ins::Fault;
 
 use crate::support::binary::binary;
 use crate::support::control_plane::{ControlPlane, secret_file};
@@ -17,18 +17,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn code(task: &Value) -> &str {
     task["result"]["diagnosis"]["code"].as_str().unwrap_or_default()
-}
-
-fn is_upload_pack(request: &RecordedRequest) -> bool {
-    request.path.ends_with("/git-upload-pack")
-}
-
-/// Submits a clone and waits until its pack has begun to come; it goes on when the fault is cleared.
-fn begin_clone(scene: &Scene, control_plane: &ControlPlane) -> String {
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
-    id
 }
 
 fn entries(directory: &std::path::Path) -> usize {
@@ -76,8 +64,7 @@ fn a_clone_of_some_depth_asks_for_its_pack_once() {
     let done = control_plane.run_task(&task);
     assert_eq!(done["outcome"], "succeeded", "{done:#}");
     assert_eq!(done["result"]["commit"], scene.sample.commit("main"));
-    let asked = scene.server().requests().iter().filter(|request| is_upload_pack(request)).count();
-    assert_eq!(asked, 1, "where the history is cut is told in the same answer");
+    assert_eq!(scene.packs_asked(), 1, "where the history is cut is told in the same answer");
 }
 
 #[test]
@@ -146,15 +133,14 @@ fn a_control_plane_that_is_killed_in_the_middle_of_a_clone_gets_the_result_once(
     let scene = Scene::generated(5_000);
     let mut control_plane = ControlPlane::start();
     let _agent = scene.agent("fra1-a").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     control_plane.kill();
     scene.server().clear_fault();
     control_plane.restart();
     let task = control_plane.wait_task(&id, LIMIT);
     assert_eq!(task["outcome"], "succeeded", "{task:#}");
     assert_eq!(task["attempts"].as_array().unwrap().len(), 1, "{task:#}");
-    let clones = scene.server().requests().iter().filter(|request| is_upload_pack(request)).count();
-    assert_eq!(clones, 1, "the work is done once");
+    assert_eq!(scene.packs_asked(), 1, "the work is done once");
 }
 
 #[test]
@@ -162,7 +148,7 @@ fn a_result_waits_for_a_control_plane_that_is_away() {
     let scene = Scene::generated(5_000);
     let mut control_plane = ControlPlane::start();
     let agent = scene.agent("fra1-a").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     control_plane.kill();
     scene.server().clear_fault();
     wait_until("the attempt has ended", LIMIT, || agent.log().contains("an attempt has ended"));
@@ -173,27 +159,11 @@ fn a_result_waits_for_a_control_plane_that_is_away() {
 }
 
 #[test]
-fn an_agent_that_is_killed_loses_its_attempt_to_another() {
-    let scene = Scene::generated(5_000);
-    let control_plane = ControlPlane::start();
-    let mut agent = scene.agent("fra1-a").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
-    agent.kill();
-    scene.server().clear_fault();
-    agent.restart();
-    let task = control_plane.wait_task(&id, LIMIT);
-    assert_eq!(task["outcome"], "succeeded", "{task:#}");
-    let attempts = task["attempts"].as_array().unwrap();
-    assert_eq!(attempts.len(), 2, "{task:#}");
-    assert_eq!(attempts[1]["outcome"], "succeeded");
-}
-
-#[test]
 fn a_workspace_that_nobody_was_told_of_is_gone_after_a_restart() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut agent = scene.agent("fra1-a").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     agent.kill();
     // As if it had come as far as the note, and no further.
     let workspaces = agent.directory().join("state/workspaces");
@@ -221,7 +191,7 @@ fn cancel_stops_a_clone_and_nothing_is_left_behind() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let agent = scene.agent("fra1-a").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     control_plane.cancel_task(&id);
     let task = control_plane.wait_task(&id, LIMIT);
     assert_eq!((task["outcome"].as_str(), code(&task)), (Some("cancelled"), "cancelled"), "{task:#}");
@@ -244,7 +214,7 @@ fn sigterm_drains_and_a_second_one_stops() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut agent = scene.agent("fra1-a").with_toml("[mirrors]\nenabled = false\n").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     scene.server().clear_fault();
@@ -253,8 +223,7 @@ fn sigterm_drains_and_a_second_one_stops() {
 
     agent.restart();
     agent.wait_until_connected(&control_plane);
-    scene.server().clear_requests();
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     agent.terminate();
     wait_until("the agent drains", LIMIT, || agent.log().contains("draining"));
     agent.terminate();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stand_ins::{Fault, RecordedRequest};
 
 use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
@@ -12,25 +11,13 @@ use crate::support::scene::Scene;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn is_upload_pack(request: &RecordedRequest) -> bool {
-    request.path.ends_with("/git-upload-pack")
-}
-
-/// Submits a clone and waits until its pack has begun to come; it goes on when the fault is cleared.
-fn begin_clone(scene: &Scene, control_plane: &ControlPlane) -> String {
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", is_upload_pack);
-    id
-}
-
 fn attempts(task: &Value) -> &Vec<Value> {
     task["attempts"].as_array().unwrap()
 }
 
 /// A clone that has ended while its control plane was away, and whose agent was killed then.
 fn ended_unheard(scene: &Scene, control_plane: &mut ControlPlane, agent: &mut Agent) -> String {
-    let id = begin_clone(scene, control_plane);
+    let id = scene.begin_clone(control_plane);
     control_plane.kill();
     scene.server().clear_fault();
     wait_until("the attempt has ended", LIMIT, || agent.log().contains("an attempt has ended"));
@@ -49,8 +36,7 @@ fn a_result_outlives_an_agent_that_is_killed_before_anybody_heard_it() {
     let task = control_plane.wait_task(&id, LIMIT);
     assert_eq!(task["outcome"], "succeeded", "{task:#}");
     assert_eq!(attempts(&task).len(), 1, "{task:#}");
-    let clones = scene.server().requests().iter().filter(|request| is_upload_pack(request)).count();
-    assert_eq!(clones, 1, "the stored result comes back, and the server is asked once");
+    assert_eq!(scene.packs_asked(), 1, "the stored result comes back, and the server is asked once");
     wait_until("the result is acknowledged", LIMIT, || {
         let status = crate::support::binary::sortie([
             "status",
@@ -67,7 +53,7 @@ fn an_attempt_that_a_killed_agent_ran_is_told_as_lost_and_done_again() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut agent = scene.agent("fra1-a").start(&control_plane);
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     agent.kill();
     scene.server().clear_fault();
     agent.restart();
@@ -83,11 +69,9 @@ fn a_task_that_allows_one_attempt_is_dead_when_its_agent_was_killed() {
     let scene = Scene::generated(5_000);
     let control_plane = ControlPlane::start();
     let mut agent = scene.agent("fra1-a").start(&control_plane);
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
     let mut task = scene.clone_task(json!({}));
     task["max_attempts"] = 1.into();
-    let id = control_plane.post_task(&task);
-    scene.wait_for_request("the clone has begun", is_upload_pack);
+    let id = scene.begin_task(&control_plane, &task);
     agent.kill();
     scene.server().clear_fault();
     agent.restart();

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use stand_ins::Fault;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -130,7 +129,7 @@ fn where_no_websocket_passes_the_agent_polls_and_goes_back_when_one_does() {
     assert_eq!(task["outcome"], "succeeded", "{task:#}");
 
     // A cancel reaches it at once.
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     let begun = Instant::now();
     control_plane.cancel_task(&id);
     assert_eq!(control_plane.wait_task(&id, LIMIT)["outcome"], "cancelled");
@@ -138,7 +137,7 @@ fn where_no_websocket_passes_the_agent_polls_and_goes_back_when_one_does() {
     scene.server().clear_fault();
 
     // A cut in the middle of a task loses nothing and does nothing twice.
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     proxy.restart(false);
     scene.server().clear_fault();
     let task = control_plane.wait_task(&id, LIMIT);
@@ -146,7 +145,7 @@ fn where_no_websocket_passes_the_agent_polls_and_goes_back_when_one_does() {
     assert_eq!(task["attempts"].as_array().unwrap().len(), 1, "{task:#}");
 
     // The way is opened while it is away.
-    let id = begin_clone(&scene, &control_plane);
+    let id = scene.begin_clone(&control_plane);
     proxy.kill();
     wait_until("the line is lost", LIMIT, || {
         status_of(agent.config())["control_plane"]["connected"] == false
@@ -160,14 +159,6 @@ fn where_no_websocket_passes_the_agent_polls_and_goes_back_when_one_does() {
 }
 
 /// Submits a clone and waits until its pack has begun to come; it goes on when the fault is cleared.
-fn begin_clone(scene: &Scene, control_plane: &ControlPlane) -> String {
-    scene.server().clear_requests();
-    scene.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
-    let id = control_plane.post_task(&scene.clone_task(json!({})));
-    scene.wait_for_request("the clone has begun", |request| request.path.ends_with("/git-upload-pack"));
-    id
-}
-
 #[test]
 fn the_doctor_says_that_only_long_polling_passes() {
     let scene = Scene::small();

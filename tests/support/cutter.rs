@@ -1,24 +1,23 @@
 //! A line that is cut, or falls silent, after a number of bytes.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+
+use super::forward::Forwarder;
 
 /// Without a plan a direction lets everything pass.
 const UNLIMITED: u64 = u64::MAX;
 
 /// A forwarder on loopback. Every connection to it goes on to the target's port.
 pub struct Cutter {
-    port: u16,
+    forwarder: Forwarder,
     plans: Arc<Plans>,
-    accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
 struct Plans {
-    is_over: AtomicBool,
     up: Direction,
     down: Direction,
 }
@@ -50,27 +49,15 @@ impl Cutter {
     /// # Panics
     /// When no port can be had.
     pub fn start(target: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let port = listener.local_addr().expect("a port").port();
         let plans = Arc::new(Plans::default());
         let shared = Arc::clone(&plans);
-        let accepting = std::thread::spawn(move || {
-            for client in listener.incoming() {
-                if shared.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", target))) else {
-                    continue;
-                };
-                forward(&client, &server, &shared);
-            }
-        });
-        Self { port, plans, accepting: Some(accepting) }
+        let forwarder = Forwarder::start(target, move |client, server| forward(&client, &server, &shared));
+        Self { forwarder, plans }
     }
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
-        self.port
+        self.forwarder.port()
     }
 
     /// Cuts the connection in whose middle the client's bytes, all of them together, reach this number from now on.
@@ -96,17 +83,6 @@ impl Cutter {
     /// How many bytes of clients have passed.
     pub fn uploaded(&self) -> u64 {
         self.plans.up.passed.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Cutter {
-    fn drop(&mut self) {
-        self.plans.is_over.store(true, Ordering::SeqCst);
-        // The listener wakes up and sees that it is over. What is still forwarded ends with its connections.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
-        }
     }
 }
 

@@ -2,21 +2,20 @@
 //! or a firewall forgets what it let through.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+
+use super::forward::Forwarder;
 
 /// A forwarder on loopback. Every connection to it goes on to the target's port.
 pub struct Hole {
-    port: u16,
+    forwarder: Forwarder,
     state: Arc<State>,
-    accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
 struct State {
-    is_over: AtomicBool,
     /// Connections are numbered from 1; those up to this number swallow what they get.
     swallowed: AtomicU64,
     opened: AtomicU64,
@@ -30,27 +29,15 @@ impl Hole {
     /// # Panics
     /// When no port can be had.
     pub fn start(target: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let port = listener.local_addr().expect("a port").port();
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
-        let accepting = std::thread::spawn(move || {
-            for client in listener.incoming() {
-                if shared.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", target))) else {
-                    continue;
-                };
-                forward(client, server, &shared);
-            }
-        });
-        Self { port, state, accepting: Some(accepting) }
+        let forwarder = Forwarder::start(target, move |client, server| forward(client, server, &shared));
+        Self { forwarder, state }
     }
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
-        self.port
+        self.forwarder.port()
     }
 
     /// How many connections there have been.
@@ -67,14 +54,9 @@ impl Hole {
 
 impl Drop for Hole {
     fn drop(&mut self) {
-        self.state.is_over.store(true, Ordering::SeqCst);
-        // The listener wakes up and sees that it is over; the threads of connections end with these.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        // The threads of connections end with these.
         for stream in self.state.held.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
-        }
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
         }
     }
 }

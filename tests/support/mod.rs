@@ -15,6 +15,7 @@ pub mod binary;
 pub mod control_plane;
 pub mod cutter;
 pub mod dulwich;
+pub mod forward;
 pub mod hole;
 pub mod line;
 pub mod nginx;

@@ -116,7 +116,7 @@ impl NginxPlan {
     /// # Panics
     /// When a program is missing or does not start, with the reason.
     pub fn start(self, authority: &Authority) -> Nginx {
-        let nginx = require("nginx", "nginx-light");
+        require("nginx", "nginx-light");
         let fcgiwrap = require("fcgiwrap", "fcgiwrap");
         let directory = tempfile::tempdir().expect("a private directory");
         let path = directory.path();
@@ -131,20 +131,14 @@ impl NginxPlan {
             .arg(format!("unix:{}", socket.display()));
         let mut wrapper = Child::start("fcgiwrap", &mut command, path);
         wrapper.wait_for("fcgiwrap listens", START_LIMIT, || UnixStream::connect(&socket).is_ok());
-        let (server, port) = start_on_free_port("nginx", path, |port| {
-            let file = path.join("nginx.conf");
-            write_private(&file, &self.configuration(path, port)).expect("the configuration of nginx");
-            let mut command = Command::new(&nginx);
-            command.arg("-p").arg(path).arg("-c").arg(&file).arg("-e").arg(path.join("error.log"));
-            command
-        });
+        let (server, port) =
+            start_on_free_port("nginx", path, |port| nginx_in(path, &self.configuration(path, port)));
         Nginx { port, server, wrapper, directory }
     }
 
     fn configuration(&self, directory: &Path, port: u16) -> String {
+        let beginning = beginning(directory, "$request_method $request_uri $status $has_credential");
         let directory = directory.display();
-        // The workers of a root's nginx would otherwise lose the right to read the private directory.
-        let user = if is_root() { "user root;" } else { "" };
         let mut accepted = String::new();
         for value in &self.accepted {
             // Plain words in a map are compared without regard to case, which would accept wrong secrets.
@@ -160,22 +154,7 @@ impl NginxPlan {
             Path::new(&command_line(Command::new("git").arg("--exec-path"))).join("git-http-backend");
         let (backend, root) = (backend.display(), self.root.display());
         format!(
-            r#"{user}
-daemon off;
-master_process on;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log info;
-events {{ worker_connections 64; }}
-http {{
-    log_format short '$request_method $request_uri $status $has_credential';
-    access_log {directory}/access.log short;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    map $http_authorization $has_credential {{ default yes; "" no; }}
+            r#"{beginning}    map $http_authorization $has_credential {{ default yes; "" no; }}
     map $http_authorization $git_access {{
         default "";
 {accepted}    }}
@@ -214,6 +193,40 @@ http {{
 "#
         )
     }
+}
+
+/// The command for an nginx with all of its files in a private directory.
+pub(super) fn nginx_in(directory: &Path, configuration: &str) -> Command {
+    let file = directory.join("nginx.conf");
+    write_private(&file, configuration).expect("the configuration of nginx");
+    let mut command = Command::new(require("nginx", "nginx-light"));
+    command.arg("-p").arg(directory).arg("-c").arg(&file).arg("-e").arg(directory.join("error.log"));
+    command
+}
+
+/// The configuration up to the middle of `http`: one process in the foreground, with a line for each answered request.
+pub(super) fn beginning(directory: &Path, log_format: &str) -> String {
+    let directory = directory.display();
+    // The workers of a root's nginx would otherwise lose the right to the private directory.
+    let user = if is_root() { "user root;" } else { "" };
+    format!(
+        r#"{user}
+daemon off;
+master_process on;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log info;
+events {{ worker_connections 64; }}
+http {{
+    log_format short '{log_format}';
+    access_log {directory}/access.log short;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+"#
+    )
 }
 
 /// Makes every character that could mean something in a regular expression or in nginx's own grammar harmless.

@@ -77,36 +77,14 @@ impl ReverseProxy {
 }
 
 fn nginx(directory: &Path, port: u16, target: u16, passes_upgrades: bool) -> Command {
-    let file = directory.join("nginx.conf");
-    let configuration = configuration(directory, port, target, passes_upgrades);
-    write_private(&file, &configuration).expect("the configuration of nginx");
-    let mut command = Command::new(require("nginx", "nginx-light"));
-    command.arg("-p").arg(directory).arg("-c").arg(&file).arg("-e").arg(directory.join("error.log"));
-    command
+    super::nginx::nginx_in(directory, &configuration(directory, port, target, passes_upgrades))
 }
 
 fn configuration(directory: &Path, port: u16, target: u16, passes_upgrades: bool) -> String {
-    let directory = directory.display();
-    // The workers of a root's nginx would otherwise lose the right to write into the private directory.
-    let user = if is_root() { "user root;" } else { "" };
+    let beginning = super::nginx::beginning(directory, "$request_method $request_uri $status");
     let upgrades = if passes_upgrades { PASSES_UPGRADES } else { "" };
     format!(
-        r#"{user}
-daemon off;
-master_process on;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log info;
-events {{ worker_connections 64; }}
-http {{
-    log_format short '$request_method $request_uri $status';
-    access_log {directory}/access.log short;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
+        r#"{beginning}    server {{
         listen 127.0.0.1:{port};
         client_max_body_size 0;
         location / {{

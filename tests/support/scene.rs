@@ -1,10 +1,13 @@
 //! A GitLab stand-in with one repository: what most tests of the daemon need to work on.
 
 use serde_json::{Value, json};
-use stand_ins::{Authority, Gitlab, RecordedRequest, Repository, Running, ServerHandle, StandIns, World};
+use stand_ins::{
+    Authority, Fault, Gitlab, RecordedRequest, Repository, Running, ServerHandle, StandIns, World,
+};
 use tempfile::TempDir;
 
 use super::agent::{Agent, AgentPlan};
+use super::control_plane::ControlPlane;
 use super::process::START_LIMIT;
 use super::repository::SampleRepository;
 
@@ -67,6 +70,31 @@ impl Scene {
         );
     }
 
+    /// Submits a clone and waits until its pack has begun to come; it goes on when the server's fault is cleared.
+    ///
+    /// # Panics
+    /// When it has not begun within the limit for starts.
+    pub fn begin_clone(&self, control_plane: &ControlPlane) -> String {
+        self.begin_task(control_plane, &self.clone_task(json!({})))
+    }
+
+    /// The same with a clone of one's own.
+    ///
+    /// # Panics
+    /// When it has not begun within the limit for starts.
+    pub fn begin_task(&self, control_plane: &ControlPlane, clone: &Value) -> String {
+        self.server().clear_requests();
+        self.server().set_fault_at("git-upload-pack", Fault::PauseAfter { bytes: 100_000 });
+        let id = control_plane.post_task(clone);
+        self.wait_for_request("the clone has begun", asks_for_a_pack);
+        id
+    }
+
+    /// How often the server was asked for a pack.
+    pub fn packs_asked(&self) -> usize {
+        self.server().requests().iter().filter(|request| asks_for_a_pack(request)).count()
+    }
+
     /// A private directory for the test.
     pub fn scratch(&self) -> &std::path::Path {
         self.scratch.path()
@@ -96,4 +124,8 @@ impl Scene {
     pub fn clone_task(&self, selector: Value) -> Value {
         json!({"kind": "clone", "url": self.url(), "selector": selector})
     }
+}
+
+fn asks_for_a_pack(request: &RecordedRequest) -> bool {
+    request.path.ends_with("/git-upload-pack")
 }

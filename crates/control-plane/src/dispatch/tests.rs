@@ -50,7 +50,8 @@ fn says(session: &str, message: AgentMessage) -> Event {
     Event::Message { session: session.to_owned(), message: Box::new(message) }
 }
 
-fn result(attempt: &AttemptId, outcome: AttemptOutcome) -> AgentMessage {
+/// The result of a connection test that has nothing to tell.
+pub(crate) fn result(attempt: &AttemptId, outcome: AttemptOutcome) -> AgentMessage {
     let report = Report {
         started_at: String::new(),
         duration_ms: 0.0,

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sortie_protocol::AttemptId;
-use sortie_protocol::message::{AgentMessage, AttemptOutcome, AttemptResult, ControlMessage};
-use sortie_protocol::report::{Report, ReportOutcome, Target, TaskOutput};
+use sortie_protocol::message::{AgentMessage, AttemptOutcome, ControlMessage};
 use sortie_protocol::task::TaskSpec;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::dispatch::tests::result;
 use crate::dispatch::{Connected, Mode, Outcome, PastAttempt, Posted, RestoredTask, TaskState};
 use crate::store::{AgentRecord, IdempotencyKey};
 
@@ -236,25 +236,6 @@ fn connected() -> Connected {
     }
 }
 
-fn result(attempt: AttemptId) -> AgentMessage {
-    let report = Report {
-        started_at: String::new(),
-        duration_ms: 0.0,
-        outcome: ReportOutcome::Succeeded,
-        target: Target { url: String::new(), provider: None, scope: None },
-        server: Default::default(),
-        identity: Default::default(),
-        credential: Default::default(),
-        capabilities: Default::default(),
-        repository: Default::default(),
-        stages: Vec::new(),
-        warnings: Vec::new(),
-        diagnosis: None,
-    };
-    let result = TaskOutput::Report(Box::new(report));
-    AgentMessage::Result(AttemptResult { attempt, outcome: AttemptOutcome::Succeeded, result })
-}
-
 async fn offer(messages: &mut mpsc::Receiver<Outbound>) -> AttemptId {
     loop {
         if let Some(Outbound::Message(message)) = messages.recv().await
@@ -298,7 +279,7 @@ async fn the_start_of_an_attempt_waits_for_a_commit_that_somebody_waits_for() {
         let started = Transition::AttemptStarted { attempt: attempt.clone() };
         assert_eq!(ledger.0.lock().unwrap().commits[before], [started]);
         assert!(matches!(events.recv().await.unwrap().change, TaskChange::State(TaskState::Running, None)));
-        engine.from_agent("s".to_owned(), result(attempt)).await.unwrap();
+        engine.from_agent("s".to_owned(), result(&attempt, AttemptOutcome::Succeeded)).await.unwrap();
         let done = events.recv().await.unwrap().change;
         assert!(matches!(done, TaskChange::State(TaskState::Completed, Some(Outcome::Succeeded))));
     }
