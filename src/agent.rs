@@ -40,6 +40,8 @@ const IDLE_TICK: Duration = Duration::from_secs(5);
 /// What the operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wish {
+    /// Go on with what runs, and take nothing new for now.
+    Pause,
     /// Go on.
     Run,
     /// Finish what runs, take nothing new, then stop.
@@ -169,7 +171,10 @@ impl<S: Store, W: Work> Agent<S, W> {
                     drain_by = Some(Instant::now() + self.drain + LAST_WORDS);
                     self.feed(Event::Drain).await;
                 }
-                Woken::Wish(_) => {}
+                Woken::Wish(Wish::Drain) => {}
+                Woken::Wish(wish @ (Wish::Pause | Wish::Run)) => {
+                    self.feed(Event::Hold(wish == Wish::Pause)).await;
+                }
                 Woken::Clock => {
                     self.retry_store().await;
                     self.feed(Event::Tick).await;

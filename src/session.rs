@@ -59,7 +59,10 @@ pub struct Session {
     lost: Vec<LostAttempt>,
     journal_works: bool,
     times: Times,
+    /// Whether the control plane wants no new work done.
     paused: bool,
+    /// Whether the operator wants none for now.
+    held: bool,
     draining: bool,
     opened_at: Duration,
     heard_at: Duration,
@@ -89,6 +92,7 @@ impl Session {
             journal_works: true,
             times: Times::default(),
             paused: false,
+            held: false,
             draining: false,
             opened_at: Duration::ZERO,
             heard_at: Duration::ZERO,
@@ -120,9 +124,9 @@ impl Session {
         time(self.times.dead_after_ms)
     }
 
-    /// Whether the control plane wants no new work done here.
+    /// Whether the control plane or the operator wants no new work done here for now.
     pub fn is_paused(&self) -> bool {
-        self.paused
+        self.paused || self.held
     }
 
     /// Whether the operator wants no new work done.
@@ -165,6 +169,7 @@ impl Session {
                 }
             }
             Event::Journal { works } => self.journal_works = works,
+            Event::Hold(held) => self.hold(held),
             Event::Drain => self.drain(&mut actions),
             Event::Tick => {}
         }
@@ -348,6 +353,13 @@ impl Session {
         }
     }
 
+    /// The operator's own wish, which the control plane's `resume` does not end.
+    fn hold(&mut self, held: bool) {
+        if std::mem::replace(&mut self.held, held) != held {
+            tracing::info!("{}", if held { "paused: no new tasks are taken" } else { "resumed" });
+        }
+    }
+
     /// The operator's own wish: nothing takes it back.
     fn drain(&mut self, actions: &mut Vec<Action>) {
         if !std::mem::replace(&mut self.draining, true) {
@@ -397,7 +409,7 @@ impl Session {
     }
 
     fn free_slots(&self) -> u32 {
-        if self.paused
+        if self.is_paused()
             || self.draining
             || !self.journal_works
             || self.unacknowledged.len() >= MAX_WAITING_RESULTS

@@ -108,7 +108,7 @@ pub enum Mode {
     /// They are.
     #[default]
     Running,
-    /// The control plane has paused or drained this agent.
+    /// The control plane has paused or drained this agent, or the operator has paused it.
     Paused,
     /// The daemon finishes what runs and ends.
     Draining,

@@ -235,6 +235,30 @@ fn sigterm_drains_and_a_second_one_stops() {
 }
 
 #[test]
+fn sigusr1_pauses_and_sigusr2_resumes() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    let running = scene.begin_clone(&control_plane);
+    agent.signal("USR1");
+    wait_until("the agent pauses", LIMIT, || agent.log().contains("no new tasks are taken"));
+    scene.server().clear_fault();
+    assert_eq!(control_plane.wait_task(&running, LIMIT)["outcome"], "succeeded", "what runs goes on");
+    let waiting = control_plane.post_task(&scene.test_task(json!({})));
+    assert_eq!(control_plane.task(&waiting)["state"], "queued");
+    assert_eq!(agent.wait(Duration::ZERO), None);
+    agent.signal("USR2");
+    assert_eq!(control_plane.wait_task(&waiting, LIMIT)["outcome"], "succeeded");
+    agent.signal("USR1");
+    agent.terminate();
+    assert_eq!(
+        agent.wait(LIMIT).and_then(|status| status.code()),
+        Some(0),
+        "a pause keeps nobody from ending"
+    );
+}
+
+#[test]
 fn a_container_enrolls_by_itself_and_unenroll_undoes_it() {
     let scene = Scene::small();
     let control_plane = ControlPlane::start();

@@ -46,7 +46,8 @@ Examples:
   sortie run
   sortie run --config /etc/sortie/config.toml
 
-SIGTERM and Ctrl-C drain: what runs is finished, for agent.drain_seconds at the most. A second one stops.")]
+SIGTERM and Ctrl-C drain: what runs is finished, for agent.drain_seconds at the most. A second one stops.
+SIGUSR1 pauses: what runs goes on, and nothing new is taken. SIGUSR2 resumes.")]
 pub(super) struct RunArgs {}
 
 /// Why the daemon does not start.
@@ -371,6 +372,8 @@ fn lock(state_dir: &Path) -> Result<File, StartError> {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    pause: tokio::signal::unix::Signal,
+    resume: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -379,20 +382,30 @@ impl Signals {
         Ok(Self {
             terminate: receive(SignalKind::terminate())?,
             interrupt: receive(SignalKind::interrupt())?,
+            pause: receive(SignalKind::user_defined1())?,
+            resume: receive(SignalKind::user_defined2())?,
         })
     }
 
-    /// The first signal drains, the second one stops.
+    /// The first signal that ends drains, and the second one stops. Before it, pauses may come and go.
     async fn forward(mut self, wishes: watch::Sender<Wish>) {
-        for wish in [Wish::Drain, Wish::Stop] {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
+        let mut is_draining = false;
+        loop {
+            let wish = tokio::select! {
+                _ = self.terminate.recv() => if is_draining { Wish::Stop } else { Wish::Drain },
+                _ = self.interrupt.recv() => if is_draining { Wish::Stop } else { Wish::Drain },
+                // Only the last wish counts, so that nothing may take the place of the one to drain.
+                _ = self.pause.recv(), if !is_draining => Wish::Pause,
+                _ = self.resume.recv(), if !is_draining => Wish::Run,
+            };
             tracing::info!(?wish, "signal received");
             if wishes.send(wish).is_err() {
                 return;
             }
+            if wish == Wish::Stop {
+                break;
+            }
+            is_draining |= wish == Wish::Drain;
         }
         std::future::pending().await
     }

@@ -44,7 +44,9 @@ pub enum Event {
         /// Whether it can.
         works: bool,
     },
-    /// The operator wants no new work done.
+    /// The operator wants no new work done until further notice, or wants it again.
+    Hold(bool),
+    /// The operator wants no new work done any more.
     Drain,
     /// Time has passed.
     Tick,

@@ -399,6 +399,20 @@ fn draining_and_pausing_take_the_credit_away() {
 }
 
 #[test]
+fn a_pause_of_the_operators_lasts_until_the_operator_ends_it() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    let (none, all) = (AgentMessage::Credit { slots: 0 }, AgentMessage::Credit { slots: 2 });
+    assert_eq!(sent(&session.handle(SECOND, Event::Hold(true))), [&none]);
+    assert_eq!(sent(&session.handle(SECOND, received(ControlMessage::Resume {}))), [] as [&AgentMessage; 0]);
+    assert!(session.is_paused());
+    session.handle(2 * SECOND, Event::Closed);
+    let actions = open(&mut session, 3 * SECOND, vec![]);
+    assert!(sent(&actions).contains(&&none), "it belongs to the agent and not to a session: {actions:?}");
+    assert_eq!(sent(&session.handle(4 * SECOND, Event::Hold(false))), [&all]);
+}
+
+#[test]
 fn a_refused_identity_is_told_from_other_goodbyes() {
     let goaway = |reason| {
         received(ControlMessage::Goaway(Goaway { reason, message: "no".into(), reconnect_after_ms: 500 }))
