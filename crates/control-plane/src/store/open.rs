@@ -96,7 +96,11 @@ impl Sqlite {
             .map_err(failed)?;
         MIGRATOR.run(&writer).await.map_err(|error| migration_failed(path, error))?;
         let options = options.pragma("query_only", "ON");
-        let pool = |size| SqlitePoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
+        // A file does not hang up, so that readers need not be asked first whether they are there.
+        let pool = |size| {
+            let options = SqlitePoolOptions::new().test_before_acquire(false);
+            options.max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT)
+        };
         let readers = pool(READERS).connect_with(options.clone()).await.map_err(failed)?;
         let engine_readers = pool(ENGINE_READERS).connect_with(options).await.map_err(failed)?;
         let turns = Arc::new(Semaphore::new(1));
