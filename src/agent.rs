@@ -96,6 +96,8 @@ pub struct Agent<S, W = Tools> {
     backoff: Backoff,
     started: Instant,
     line: Option<Box<dyn Transport>>,
+    /// Whether the control plane has welcomed this agent over the line.
+    is_welcome: bool,
     /// When the line was opened, and when it is to be tried again while there is none.
     opened: Instant,
     retry: Instant,
@@ -138,6 +140,7 @@ impl<S: Store, W: Work> Agent<S, W> {
             backoff: Backoff::default(),
             started: now,
             line: None,
+            is_welcome: false,
             opened: now,
             retry: now,
         }
@@ -241,9 +244,9 @@ impl<S: Store, W: Work> Agent<S, W> {
             }
             Action::Ping => {
                 if let Some(line) = &mut self.line
-                    && line.ping().await.is_err()
+                    && let Err(error) = line.ping().await
                 {
-                    events.push_back(self.dropped());
+                    events.push_back(self.dropped(&error));
                 }
             }
             Action::Consider(offer) => {
@@ -277,9 +280,9 @@ impl<S: Store, W: Work> Agent<S, W> {
     async fn send(&mut self, message: &AgentMessage, events: &mut VecDeque<Event>) {
         self.publish_sent(message);
         if let Some(line) = &mut self.line
-            && line.send(message).await.is_err()
+            && let Err(error) = line.send(message).await
         {
-            events.push_back(self.dropped());
+            events.push_back(self.dropped(&error));
         }
     }
 
@@ -319,9 +322,10 @@ impl<S: Store, W: Work> Agent<S, W> {
         while self.session.running() > 0 || (self.line.is_some() && !self.session.is_idle()) {
             let woken = tokio::select! {
                 biased;
+                // First: whoever is on the line must not be able to keep this from ending.
+                () = tokio::time::sleep_until(until) => break,
                 incoming = receive(&mut self.line) => Woken::Incoming(incoming),
                 event = self.runner.next() => Woken::Runner(event),
-                () = tokio::time::sleep_until(until) => break,
             };
             match woken {
                 Woken::Incoming(incoming) => self.incoming(incoming).await,
@@ -350,3 +354,7 @@ async fn finish(opening: &mut Option<Opening>) -> Result<Box<dyn Transport>, Lin
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "agent/tests.rs"]
+mod tests;

@@ -15,6 +15,7 @@ pub mod websocket;
 
 use std::time::Duration;
 
+use sortie_protocol::message::MAX_TASK_ID_BYTES;
 use sortie_protocol::message::{
     AttemptResult, Challenge, Disposition, Goaway, GoawayReason, Hello, LostAttempt, Offer, ProtocolError,
     Times, Welcome,
@@ -157,7 +158,7 @@ impl Session {
             Event::Admitted(attempt, effects) => self.admitted(now, attempt, effects, &mut actions),
             Event::Refused(reject) => {
                 self.considering = false;
-                self.attempts.remove(&reject.attempt);
+                self.attempts.dismiss(&reject.attempt);
                 self.send(AgentMessage::Reject(*reject), &mut actions);
             }
             Event::Progressed(progress) => self.send(AgentMessage::Progress(progress), &mut actions),
@@ -282,6 +283,10 @@ impl Session {
 
     fn offered(&mut self, now: Duration, offer: Offer, actions: &mut Vec<Action>) {
         let attempt = &offer.attempt;
+        if attempt.task_id.len() > MAX_TASK_ID_BYTES {
+            let message = format!("a task's identifier has {MAX_TASK_ID_BYTES} bytes at the most");
+            return self.not_understood(&ProtocolError { code: "malformed".into(), message }, actions);
+        }
         if self.unacknowledged.contains(attempt) {
             // The work is done already: the result answers the offer, whatever became of the acceptance.
             return actions.push(Action::SendResult(attempt.clone()));
@@ -306,8 +311,9 @@ impl Session {
             // The offer may have been on its way for long. It runs when the answer says that it is still ours; where
             // the line breaks before, the next welcome says so.
             Effects::Some => {
-                self.attempts.asks(now);
-                self.send(AgentMessage::Renew { attempts: vec![attempt] }, actions);
+                if self.attempts.asks(now) {
+                    self.send(AgentMessage::Renew { attempts: vec![attempt] }, actions);
+                }
             }
         }
     }
@@ -322,6 +328,10 @@ impl Session {
     }
 
     fn acknowledged(&mut self, attempt: &AttemptId, disposition: Disposition, actions: &mut Vec<Action>) {
+        // What does not wait was acknowledged before, or was never said here: nothing of it is touched.
+        if !self.unacknowledged.contains(attempt) {
+            return;
+        }
         if disposition == Disposition::Stale {
             tracing::warn!(%attempt, "the control plane did not count this result: the attempt was given away");
             actions.push(Action::Discard(attempt.clone()));
@@ -391,8 +401,7 @@ impl Session {
                 if now >= self.renewed_at + time(self.times.renew_ms) {
                     self.renewed_at = now;
                     let attempts = self.attempts.ids();
-                    if !attempts.is_empty() {
-                        self.attempts.asks(now);
+                    if !attempts.is_empty() && self.attempts.asks(now) {
                         self.send(AgentMessage::Renew { attempts }, actions);
                     }
                 }

@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(Status { connected: None, ..ready.clone() }.missing(now), ["no_session"]);
         assert_eq!(Status { mode: Mode::Draining, ..ready.clone() }.missing(now), ["draining"]);
         assert_eq!(Status { journal_fails: true, ..ready.clone() }.missing(now), ["journal_fails"]);
-        // A pause is the control plane's own wish: it knows, and nothing is wrong here.
+        // A pause is somebody's wish: they know, and nothing is wrong here.
         assert_eq!(Status { mode: Mode::Paused, ..ready.clone() }.missing(now), Vec::<&str>::new());
         let refused = Status { connected: None, identity_refused: true, ..ready.clone() };
         assert_eq!(refused.missing(now), ["no_session", "identity_refused"]);

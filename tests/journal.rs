@@ -104,3 +104,21 @@ fn a_damaged_journal_is_set_aside_and_the_daemon_works() {
     let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     assert!(names.iter().any(|name| name.starts_with("journal.db.damaged-")), "{names:?}");
 }
+
+#[test]
+fn a_journal_that_somebody_holds_is_waited_for() {
+    let scene = Scene::small();
+    let control_plane = ControlPlane::start();
+    let mut agent = scene.agent("fra1-a").start(&control_plane);
+    agent.kill();
+    let holder = rusqlite::Connection::open(agent.directory().join("state/journal.db")).unwrap();
+    holder.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;").unwrap();
+    agent.restart();
+    wait_until("the agent says what it waits for", LIMIT, || {
+        agent.log().contains("another program holds it")
+    });
+    assert_eq!(agent.wait(Duration::ZERO), None, "it is up");
+    drop(holder);
+    agent.wait_until_connected(&control_plane);
+    assert_eq!(control_plane.run_task(&scene.test_task(json!({})))["outcome"], "succeeded");
+}

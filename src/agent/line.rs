@@ -16,14 +16,22 @@ use crate::session::{CloseReason, Event};
 impl<S: Store, W: Work> Agent<S, W> {
     /// When a line is to be opened: where there is none, or where another one is to be tried beside it.
     pub(super) fn opens_at(&self) -> Option<Instant> {
-        if self.line.is_none() { Some(self.retry) } else { self.way.probe_at() }
+        match (&self.line, self.session.is_open()) {
+            (None, _) => Some(self.retry),
+            (Some(_), true) => self.way.probe_at(),
+            // It has to show first that it carries a session.
+            (Some(_), false) => None,
+        }
     }
 
     pub(super) async fn opened(&mut self, result: Result<Box<dyn Transport>, LineError>) {
-        self.way.opened(result.as_ref().map(|line| line.kind()));
+        if let Err(error) = &result {
+            self.way.opened(Err(error));
+        }
         match result {
             Ok(line) => {
                 self.opened = Instant::now();
+                self.is_welcome = false;
                 let transport = line.kind().as_str();
                 if self.line.replace(line).is_some() {
                     // The session before is superseded by this one, which takes up what it had.
@@ -51,7 +59,16 @@ impl<S: Store, W: Work> Agent<S, W> {
             self.publish_heard();
         }
         match incoming {
-            Incoming::Message(message) => self.feed(Event::Received(message)).await,
+            Incoming::Message(message) => {
+                self.feed(Event::Received(message)).await;
+                if !self.is_welcome
+                    && self.session.is_open()
+                    && let Some(line) = &self.line
+                {
+                    self.is_welcome = true;
+                    self.way.opened(Ok(line.kind()));
+                }
+            }
             Incoming::NotUnderstood(error) => self.feed(Event::NotUnderstood(error)).await,
             Incoming::Alive => self.feed(Event::Heard).await,
             Incoming::Closed => self.lost("the connection to the control plane was cut").await,
@@ -59,9 +76,11 @@ impl<S: Store, W: Work> Agent<S, W> {
     }
 
     /// The line broke while something was written to it.
-    pub(super) fn dropped(&mut self) -> Event {
+    pub(super) fn dropped(&mut self, error: &LineError) -> Event {
         self.line = None;
         self.wait_before_retry(Duration::ZERO);
+        tracing::warn!(%error, running = self.session.running(), "the line broke; running tasks go on");
+        self.board.trouble(&error.to_string());
         Event::Closed
     }
 
@@ -100,6 +119,10 @@ impl<S: Store, W: Work> Agent<S, W> {
                 self.wait_before_retry(*after);
             }
             CloseReason::Silence => {
+                if !self.is_welcome {
+                    // Something may let a line open and nothing more.
+                    self.way.opened(Err(&LineError::TimedOut));
+                }
                 tracing::warn!("the control plane is silent: the connection is closed");
                 self.wait_before_retry(Duration::ZERO);
             }

@@ -37,6 +37,9 @@ use crate::task::Tools;
 use crate::telemetry;
 use crate::workspace::Workspaces;
 
+/// How long until a journal that could not be opened is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_secs(5);
+
 /// How often workspaces are looked through for those whose time is over, and mirrors for those with many packs.
 const TENDING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -80,6 +83,8 @@ enum StartError {
     Health(#[from] health::BindError),
     #[error("{0}")]
     Journal(#[from] OpenError),
+    #[error("the journal could not be opened because of a bug; the log has more")]
+    JournalPanicked,
     #[error("signals cannot be received: {0}")]
     Signals(std::io::ErrorKind),
 }
@@ -130,16 +135,18 @@ async fn serve(
     mut notifier: Notifier,
     mut wishes: watch::Receiver<Wish>,
 ) -> Result<Exit, StartError> {
-    let identity = tokio::select! {
-        identity = notifier.while_alive(enrolled(config)) => identity?,
+    let prepared =
+        async { Ok::<_, StartError>((enrolled(config).await?, open_journal(config, &board).await?)) };
+    let (identity, journal) = tokio::select! {
+        prepared = notifier.while_alive(prepared) => prepared?,
         () = wished_to_end(&mut wishes) => return Ok(Exit::Done),
     };
+    // What was wished for meanwhile is seen by the loop, a pause for example.
+    wishes.mark_changed();
     let url = config::control_plane_url(&identity.control_plane).map_err(|_| StartError::Url)?;
     let control_plane = control_plane(config, &url).await?;
     let destination = control_plane.destination.clone();
     tools.uploads = Some(Uploader::new(Arc::clone(&tools.door), destination, url, &identity));
-    let (store, kept) = SqliteStore::open(&config.agent.state_dir)?;
-    let journal = Journal::new(store, kept);
     let agent = Agent::new(Parts {
         way: Box::new(Dialer::new(Arc::clone(&tools.door), control_plane)),
         profile: profile(&config.agent),
@@ -154,6 +161,25 @@ async fn serve(
     let ended = agent.run(wishes).await;
     tracing::info!(drained = ended == Ended::Drained, "ended");
     Ok(Exit::Done)
+}
+
+/// The journal, once it can be opened: a disk that is full, or a program that holds the file, is waited out.
+async fn open_journal(config: &Config, board: &Board) -> Result<Journal<SqliteStore>, StartError> {
+    loop {
+        let directory = config.agent.state_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&directory)).await;
+        match opened {
+            Ok(Ok((store, kept))) => return Ok(Journal::new(store, kept)),
+            Ok(Err(error)) if error.is_passing() => {
+                tracing::error!(%error, retry_in_s = JOURNAL_RETRY.as_secs(), "no tasks are taken yet");
+                board.trouble(&error.to_string());
+                board.update(|status| status.journal_fails = true);
+                tokio::time::sleep(JOURNAL_RETRY).await;
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(StartError::JournalPanicked),
+        }
+    }
 }
 
 /// What tasks are done with, by the configuration alone.

@@ -88,7 +88,7 @@ fn work(page: &mut Page, status: &Status, daemon: &Daemon) {
     );
     page.gauge(
         "sortie_paused",
-        "Whether the control plane has paused this agent.",
+        "Whether the control plane or the operator has paused this agent.",
         u8::from(status.mode == Mode::Paused),
     );
     page.gauge(

@@ -63,7 +63,10 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file, or the directory, cannot be read or written.
-    #[error("{} cannot be opened: {error}", path.display())]
+    #[error(
+        "{} cannot be opened: {error}; make room, close the program that holds it, or let this user write there",
+        path.display()
+    )]
     Failed {
         /// The file.
         path: PathBuf,
@@ -71,7 +74,7 @@ pub enum OpenError {
         error: StoreError,
     },
     /// A damaged file could not be renamed.
-    #[error("{} is damaged and cannot be set aside ({kind})", path.display())]
+    #[error("{} is damaged and cannot be renamed ({kind}): let this user write in its directory", path.display())]
     NotSetAside {
         /// The file.
         path: PathBuf,
@@ -96,13 +99,29 @@ pub struct SqliteStore {
     thread: Option<JoinHandle<()>>,
 }
 
+impl OpenError {
+    /// Whether it may pass without anybody's changing the installation.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Newer { .. } => false,
+            Self::Failed { .. } | Self::NotSetAside { .. } | Self::Thread(_) => true,
+        }
+    }
+}
+
 impl SqliteStore {
     /// Opens the journal below a state directory, makes it where it is missing, and reads what it holds. Blocks.
     ///
     /// # Errors
     /// See [`OpenError`]. A damaged file is no error: it is set aside.
     pub fn open(state_dir: &Path) -> Result<(Self, Kept), OpenError> {
-        let path = state_dir.join(FILE);
+        // The directory may lie behind symbolic links, as it does where systemd makes it for a dynamic user. The file
+        // itself must not be one.
+        let real = state_dir.canonicalize().map_err(|_| OpenError::Failed {
+            path: state_dir.to_owned(),
+            error: StoreError::Failed("its directory cannot be found"),
+        })?;
+        let path = real.join(FILE);
         let (connection, kept) = match opened(&path) {
             Err(OpenError::Failed { error: StoreError::Damaged, .. }) => {
                 let aside = set_aside(&path)?;
@@ -192,8 +211,8 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
         }
         Change::Over(attempt) => {
             set(attempt, "over", None)?;
-            let oldest = "DELETE FROM attempts WHERE seq IN \
-                          (SELECT seq FROM attempts WHERE state = 'over' ORDER BY seq DESC LIMIT -1 OFFSET ?1)";
+            let oldest = "DELETE FROM attempts WHERE state = 'over' AND seq <= \
+                          (SELECT max(seq) FROM attempts) - ?1";
             transaction
                 .prepare_cached(oldest)?
                 .execute([i64::try_from(MAX_PAST_ATTEMPTS).unwrap_or(i64::MAX)])

@@ -100,6 +100,43 @@ async fn a_damaged_file_is_set_aside_and_never_deleted() {
 }
 
 #[tokio::test]
+async fn the_state_directory_may_lie_behind_a_symbolic_link_and_the_file_may_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    drop(open(&link));
+    assert!(real.join(FILE).is_file());
+    fs::rename(real.join(FILE), real.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(real.join("elsewhere"), real.join(FILE)).unwrap();
+    let error = SqliteStore::open(&link).unwrap_err();
+    assert!(error.is_passing() && error.to_string().contains("let this user write there"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_another_program_holds_is_a_passing_error() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    let other = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;").unwrap();
+    let error = SqliteStore::open(directory.path()).unwrap_err();
+    assert!(error.is_passing() && error.to_string().contains("another program holds it"), "{error}");
+    drop(other);
+    drop(open(directory.path()));
+}
+
+#[tokio::test]
+async fn the_file_remembers_the_latest_attempts_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
+    let all: Vec<_> = (1..=MAX_PAST_ATTEMPTS as u32 + 10).map(attempt).collect();
+    journal.forget(&all).await.unwrap();
+    drop(journal);
+    let (_store, kept) = SqliteStore::open(directory.path()).unwrap();
+    assert_eq!((kept.over.len(), &kept.over[0]), (MAX_PAST_ATTEMPTS, &attempt(11)));
+}
+
+#[tokio::test]
 async fn a_file_of_a_newer_version_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path()));

@@ -12,9 +12,9 @@ use super::{Action, StopReason};
 /// effects have ended when another agent may begin.
 const STOP_BEFORE_END: Duration = Duration::from_secs(2);
 
-/// How many requests for renewal may be without an answer in a session; what the oldest ones asked for is not
-/// taken as granted then.
-const MAX_UNANSWERED: usize = 64;
+/// How many requests for renewal may be without an answer in a session; no further one is made then. It is more than
+/// an agent that runs as many attempts as it may ever comes to, so that such a peer answers nothing.
+const MAX_UNANSWERED: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -64,6 +64,11 @@ impl Attempts {
         self.held.contains_key(attempt)
     }
 
+    /// The attempt is not taken. One of the same name that still cleans up keeps its slot.
+    pub(super) fn dismiss(&mut self, attempt: &AttemptId) {
+        self.held.remove(attempt);
+    }
+
     /// The attempt has ended. Says whether it was still ours.
     pub(super) fn remove(&mut self, attempt: &AttemptId) -> bool {
         self.ending.remove(attempt);
@@ -94,12 +99,13 @@ impl Attempts {
         self.asked.clear();
     }
 
-    /// Notes that renewal is asked for now.
-    pub(super) fn asks(&mut self, now: Duration) {
-        if self.asked.len() >= MAX_UNANSWERED {
-            self.asked.pop_front();
+    /// Notes that renewal is asked for now; `false` where it must not be, because so much has not been answered.
+    pub(super) fn asks(&mut self, now: Duration) -> bool {
+        let may_ask = self.asked.len() < MAX_UNANSWERED;
+        if may_ask {
+            self.asked.push_back(now);
         }
-        self.asked.push_back(now);
+        may_ask
     }
 
     /// Carries out the control plane's word on attempts that it was asked about.

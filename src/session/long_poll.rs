@@ -20,6 +20,7 @@ use sortie_protocol::polling::{
     poll_receive_path, poll_send_path,
 };
 use sortie_protocol::{AgentMessage, POLL_PATH, decode, encode};
+use tokio::time::Instant;
 
 use super::choice::Kind;
 use super::line::{CLOSE_TIMEOUT, Incoming, LineError, OPEN_TIMEOUT, WRITE_TIMEOUT};
@@ -37,6 +38,14 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_millis(LONGEST_POLL_MS + 10_000
 /// The waits after which a request is repeated that brought no answer, at the most. Then the line counts as cut.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// An answer that brings nothing within this time is early, and the next request waits for a moment: whoever answers so
+/// must not make this agent ask without a pause.
+const EARLY: Duration = Duration::from_secs(1);
+const EARLY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How much that came may wait to be taken before more is asked for. One answer may go over it.
+const MAX_INCOMING: usize = 2 * MAX_POLL_MESSAGES;
 
 /// How many messages may wait to be sent, and their bytes.
 const MAX_WAITING_MESSAGES: usize = 256;
@@ -63,6 +72,11 @@ pub struct LongPoll {
     /// The number of the last message that arrived here.
     received: u64,
     receiving: Option<Call<PollBatch>>,
+    /// When that was asked for.
+    receiving_since: Instant,
+    /// How long to wait before the next request of each kind, where the one before was answered early with nothing.
+    receive_pause: Duration,
+    send_pause: Duration,
     incoming: VecDeque<Incoming>,
     /// Nothing is taken there any more, and what was said last may still come.
     is_mute: bool,
@@ -110,6 +124,9 @@ impl LongPoll {
             is_ping_due: false,
             received: 0,
             receiving: None,
+            receiving_since: Instant::now(),
+            receive_pause: Duration::ZERO,
+            send_pause: Duration::ZERO,
             incoming: VecDeque::new(),
             is_mute: false,
             is_over: false,
@@ -194,10 +211,12 @@ impl LongPoll {
     /// Sees to it that both requests are on their way, and waits until one is answered.
     async fn go_on(&mut self) {
         self.begin_sending();
-        if self.receiving.is_none() {
+        if self.receiving.is_none() && self.incoming.len() < MAX_INCOMING {
+            self.receiving_since = Instant::now();
+            let pause = self.receive_pause;
             let body = json!({ "received": self.received }).to_string();
             let path = poll_receive_path(&self.way.poll);
-            self.receiving = Some(Box::pin(ask(Arc::clone(&self.way), path, body, RECEIVE_TIMEOUT)));
+            self.receiving = Some(Box::pin(ask(Arc::clone(&self.way), path, body, RECEIVE_TIMEOUT, pause)));
         }
         tokio::select! {
             sent = answered(&mut self.sending) => self.arrived(sent),
@@ -226,7 +245,8 @@ impl LongPoll {
         // They are JSON as they stand.
         let body = format!("{{\"first\":{},\"messages\":[{}]}}", self.sent + 1, messages.join(","));
         let path = poll_send_path(&self.way.poll);
-        self.sending = Some(Box::pin(ask(Arc::clone(&self.way), path, body, SEND_TIMEOUT)));
+        let pause = self.send_pause;
+        self.sending = Some(Box::pin(ask(Arc::clone(&self.way), path, body, SEND_TIMEOUT, pause)));
     }
 
     /// Takes note of what became of messages that were on their way.
@@ -244,12 +264,18 @@ impl LongPoll {
         let Some(count) = count.filter(|count| *count <= self.on_the_way) else {
             return self.end(&LineError::Broken);
         };
+        self.send_pause = if count < self.on_the_way { EARLY_PAUSE } else { Duration::ZERO };
         self.waiting_bytes -= self.waiting.drain(..count).map(|text| text.len()).sum::<usize>();
         self.sent = received;
         self.incoming.push_back(Incoming::Alive);
     }
 
     fn take(&mut self, batch: PollBatch) {
+        if batch.messages.len() > MAX_POLL_MESSAGES {
+            return self.end(&LineError::Broken);
+        }
+        let is_early = batch.messages.is_empty() && self.receiving_since.elapsed() < EARLY;
+        self.receive_pause = if is_early { EARLY_PAUSE } else { Duration::ZERO };
         let next = self.received + 1;
         let Some(known) = next.checked_sub(batch.first) else {
             return self.end(&LineError::Broken);
@@ -325,12 +351,15 @@ async fn ask<T: DeserializeOwned>(
     path: String,
     body: String,
     limit: Duration,
+    pause_before: Duration,
 ) -> Result<T, LineError> {
+    tokio::time::sleep(pause_before).await;
     for pause in PAUSES {
         match way.ask_once(&path, &body, limit).await {
             Err(error) if is_passing(&error) => {
                 tracing::debug!(%error, "a request of a polled session is repeated");
-                tokio::time::sleep(pause.mul_f64(0.5 + backoff::random() / 2.0)).await;
+                let pause = pause.mul_f64(0.5 + backoff::random() / 2.0);
+                tokio::time::sleep(pause.max(error.retry_after())).await;
             }
             answer => return answer,
         }

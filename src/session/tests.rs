@@ -288,6 +288,44 @@ fn what_an_earlier_process_lost_is_told_until_somebody_has_heard_it() {
 }
 
 #[test]
+fn an_acknowledgment_of_what_does_not_wait_touches_nothing() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    run_attempt(&mut session, SECOND, 1);
+    for disposition in [Disposition::Recorded, Disposition::Duplicate, Disposition::Stale] {
+        for number in [1, 7] {
+            let ack = ControlMessage::ResultAck { attempt: attempt(number), disposition };
+            assert_eq!(session.handle(SECOND, received(ack)), [], "{number} {disposition:?}");
+        }
+    }
+    assert_eq!(session.running(), 1);
+}
+
+#[test]
+fn an_identifier_that_is_too_long_is_no_offer() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    let attempt = AttemptId { task_id: "x".repeat(MAX_TASK_ID_BYTES + 1), attempt: 1 };
+    let (task, accept_within_ms, lease_ms) = ("{}".into(), 10_000, 60_000);
+    let offer = Offer { attempt, task, signature: None, accept_within_ms, lease_ms };
+    let actions = session.handle(SECOND, received(ControlMessage::Offer(offer)));
+    assert!(matches!(sent(&actions)[..], [AgentMessage::Error(_)]), "{actions:?}");
+}
+
+#[test]
+fn what_still_cleans_up_keeps_its_slot_though_it_is_offered_again() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    run_attempt(&mut session, SECOND, 1);
+    session.attempts.asks(SECOND);
+    session.handle(SECOND, renewed(1, Decision::Abandon));
+    assert_eq!(session.free_slots(), 1);
+    session.handle(SECOND, offer(1));
+    session.handle(SECOND, Event::Refused(Box::new(attempts::busy(attempt(1)))));
+    assert_eq!(session.free_slots(), 1, "it is at work still");
+}
+
+#[test]
 fn nothing_new_is_taken_while_the_journal_fails_or_is_full() {
     let mut session = session();
     open(&mut session, SECOND, vec![]);

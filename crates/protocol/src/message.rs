@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Message;
 use crate::report::{Diagnosis, TaskOutput};
 
+/// The longest identifier of a task, in bytes.
+pub const MAX_TASK_ID_BYTES: usize = 128;
+
 /// The pair that fences everything: one try of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptId {
-    /// The task's identifier.
+    /// The task's identifier, of at most [`MAX_TASK_ID_BYTES`].
     pub task_id: String,
     /// The number of the attempt, from 1.
     pub attempt: u32,
