@@ -349,7 +349,7 @@ impl Dispatcher {
                 self.agent_connected(now, *connected);
                 if has_changed {
                     // A refusal may have been held back for the tags that it had.
-                    self.place_tried(now);
+                    self.settle_tried(now);
                 }
             }
             Event::AgentGone { session } => {

@@ -201,7 +201,7 @@ impl<L: Ledger> Engine<L> {
                         self.feed(&mut batch, Event::Tick);
                     }
                     () = until(self.write_due()) => self.commit(Vec::new(), &[]).await?,
-                    () = until(self.prune_due()) => self.prune().await?,
+                    () = until(self.prune_due()) => self.prune().await,
                     command = commands.recv() => {
                         let Some(command) = command else { return Ok(()) };
                         self.take(&mut batch, command).await?;
@@ -225,30 +225,37 @@ impl<L: Ledger> Engine<L> {
         Stamp { wall: self.ledger.wall_clock(), elapsed }
     }
 
-    /// When something is to be written though nothing else is: transitions that nobody waits for; and a stamp,
-    /// while tasks wait, so that a clock that is set meanwhile does not pass for a pause of the server's.
+    /// When something is to be written though nothing else is: transitions that nobody waits for; and a stamp, so
+    /// that a clock that is set meanwhile does not pass for a pause of the server's, by which tasks expire and old ones
+    /// are removed.
     fn write_due(&self) -> Option<Instant> {
-        if !self.deferred.is_empty() {
-            return Some(self.deferred_at + self.times.write_behind);
-        }
-        (self.dispatcher.live_tasks() > 0).then(|| self.stamped + self.times.stamp)
+        let has_deferred = !self.deferred.is_empty();
+        Some(if has_deferred {
+            self.deferred_at + self.times.write_behind
+        } else {
+            self.stamped + self.times.stamp
+        })
     }
 
     fn prune_due(&self) -> Option<Instant> {
         (!self.times.task_life.is_zero()).then_some(self.prune_at)
     }
 
-    /// Removes old tasks, a few at a time, so that no client waits for long behind it.
-    async fn prune(&mut self) -> Result<(), StoreError> {
+    /// Removes old tasks, a few at a time, so that no client waits for long behind it. Nothing depends on it: where it
+    /// fails it is tried again at the next time.
+    async fn prune(&mut self) {
         let limit = self.limits.prune_batch;
         let pruned = match self.stamp().elapsed.checked_sub(self.times.task_life) {
-            Some(posted_before) => self.ledger.prune_tasks(posted_before, limit).await?,
-            None => 0,
+            Some(posted_before) => self.ledger.prune_tasks(posted_before, limit).await,
+            None => Ok(0),
         };
+        let pruned = pruned.unwrap_or_else(|error| {
+            tracing::error!(%error, "old tasks could not be removed; they are kept until the next try");
+            0
+        });
         let is_more = pruned >= u64::from(limit);
         let pause = if is_more { self.times.prune_pause } else { self.times.prune };
         self.prune_at = Instant::now() + pause;
-        Ok(())
     }
 
     /// Hands one event to the dispatcher.

@@ -254,7 +254,7 @@ where
             Incoming::Closed => return Err(SessionEnd::Closed),
         };
         self.complain((&error).into()).await?;
-        if self.errors >= self.limits.protocol_errors { Err(SessionEnd::Violation(error)) } else { Ok(None) }
+        Ok(None)
     }
 
     /// Answers what was not understood or not expected.

@@ -1,7 +1,7 @@
 //! The control plane's store in memory, which looks at what it is told: nothing may be posted, offered, ended or
 //! completed twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use tokio::time::{Instant, sleep};
 use crate::chaos::{Chaos, Process};
 use crate::oracle::Oracle;
 
+/// How much earlier than it is kept something was decided at the most, and what is lost of durations in milliseconds.
+const DECIDED_BEFORE: Duration = Duration::from_millis(50);
+
 /// How long a commit takes at the most.
 const SLOWEST_COMMIT: Duration = Duration::from_millis(30);
 
@@ -26,6 +29,9 @@ const SLOWEST_COMMIT: Duration = Duration::from_millis(30);
 pub struct Row {
     posted: Posted,
     posted_elapsed: Duration,
+    /// When it was posted, by the clock of the run, and what was excused before that.
+    posted_at: Instant,
+    excused: Duration,
     order: usize,
     /// Where it stands.
     pub state: TaskState,
@@ -39,6 +45,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether a wish to stop it is kept, or it is over anyway.
+    pub fn is_cancelled_or_over(&self) -> bool {
+        self.cancel.is_some() || self.state == TaskState::Completed
+    }
+
     /// Whether as many attempts were lost, or could not reach the server, as the task allows.
     pub fn has_used_its_attempts(&self) -> bool {
         let used = |attempt: &&AttemptRow| attempt.kept.counted || attempt.kept.passed_on.is_some();
@@ -58,16 +69,31 @@ pub struct AttemptRow {
     pub ended_at: Option<Instant>,
 }
 
+impl AttemptRow {
+    /// Whether a result has ended it.
+    pub fn has_result(&self) -> bool {
+        self.kept.ended && self.kept.by_result
+    }
+}
+
 /// All that is kept.
 #[derive(Debug, Default)]
 pub struct Database {
     /// The tasks, by their identifiers.
     pub tasks: BTreeMap<String, Row>,
     agents: BTreeMap<String, AgentRecord>,
+    /// Agents whose registration has ended.
+    revoked: BTreeSet<String>,
     keys: Vec<IdempotencyKey>,
     stamp: Option<Stamp>,
+    /// When that was kept, by the clock of the run.
+    stamped_at: Option<Instant>,
     /// How far the clock of the wall is off.
-    pub wall_offset: Millis,
+    wall_offset: Millis,
+    /// When it was set, and by how much, as far as no process has started since.
+    steps: Vec<(Instant, Millis)>,
+    /// How long a process that starts may rightly believe to have been away, because the clock was set meanwhile.
+    excused: Duration,
     /// Results that came for attempts that had been given up.
     pub late_results: u64,
 }
@@ -80,6 +106,18 @@ impl Shared {
     /// A look into it.
     pub fn look(&self) -> MutexGuard<'_, Database> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the clock of the wall by so much.
+    pub fn set_clock(&self, by: Millis) {
+        let mut database = self.look();
+        database.wall_offset += by;
+        database.steps.push((Instant::now(), by));
+    }
+
+    /// Lets every agent in again.
+    pub fn reinstate_agents(&self) {
+        self.look().revoked.clear();
     }
 
     /// Registers an agent.
@@ -132,6 +170,7 @@ impl Ledger for Memory {
             }
             database.keys.extend_from_slice(keys);
             database.stamp = Some(at);
+            database.stamped_at = Some(Instant::now());
         }
         self.process.step().await;
         // It was committed, and nobody heard of it.
@@ -140,7 +179,15 @@ impl Ledger for Memory {
 
     async fn last_stamp(&self) -> Result<Option<Stamp>, StoreError> {
         self.read().await?;
-        Ok(self.shared.look().stamp)
+        let mut database = self.shared.look();
+        // What the clock was set by since the last stamp cannot be told from a pause.
+        let since = database.stamped_at.and_then(|at| at.checked_sub(DECIDED_BEFORE));
+        let forward =
+            database.steps.iter().filter(|(at, by)| *by > 0 && since.is_none_or(|since| *at >= since));
+        let forward: u64 = forward.filter_map(|(_, by)| u64::try_from(*by).ok()).sum();
+        database.excused += Duration::from_millis(forward);
+        database.steps.clear();
+        Ok(database.stamp)
     }
 
     async fn live_tasks(&self, elapsed: Duration) -> Result<Vec<RestoredTask>, StoreError> {
@@ -173,12 +220,15 @@ impl Ledger for Memory {
 
     async fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
         self.read().await?;
-        Ok(self.shared.look().agents.values().cloned().collect())
+        let database = self.shared.look();
+        let registered = database.agents.values().filter(|agent| !database.revoked.contains(&agent.id));
+        Ok(registered.cloned().collect())
     }
 
     async fn agent(&self, id: &str) -> Result<Option<AgentRecord>, StoreError> {
         self.read().await?;
-        Ok(self.shared.look().agents.get(id).cloned())
+        let database = self.shared.look();
+        Ok(database.agents.get(id).filter(|agent| !database.revoked.contains(&agent.id)).cloned())
     }
 
     async fn rename_agent(&self, _: &str, _: &str) -> Result<bool, StoreError> {
@@ -239,9 +289,11 @@ impl Database {
                 }
                 Ok(())
             }
-            Transition::AgentConnected(_)
-            | Transition::AgentGone { .. }
-            | Transition::AgentRevoked { .. } => Ok(()),
+            Transition::AgentRevoked { agent_id } => {
+                self.revoked.insert(agent_id.clone());
+                Ok(())
+            }
+            Transition::AgentConnected(_) | Transition::AgentGone { .. } => Ok(()),
         }
     }
 
@@ -268,6 +320,8 @@ impl Database {
         let row = Row {
             posted: Posted { id: id.to_owned(), spec: Arc::clone(spec), bytes: Arc::clone(bytes) },
             posted_elapsed: at.elapsed,
+            posted_at: Instant::now(),
+            excused: self.excused,
             order: self.tasks.len(),
             state: TaskState::Queued,
             outcome: None,
@@ -283,6 +337,9 @@ impl Database {
         let row = self.task(&attempt.task_id)?;
         if row.attempts.values().any(|attempt| !attempt.kept.ended) {
             return Err("another attempt is not over");
+        }
+        if row.cancel.is_some() {
+            return Err("the task is to stop");
         }
         if row.attempts.keys().last().is_some_and(|last| *last >= attempt.attempt) {
             return Err("the number was used before");
@@ -310,9 +367,20 @@ impl Database {
         result: Option<&TaskOutput>,
         reason: Option<String>,
     ) -> Result<(), &'static str> {
+        let excused = self.excused;
         let row = self.task(id)?;
         if row.attempts.values().any(|attempt| !attempt.kept.ended) {
             return Err("an attempt is not over");
+        }
+        let waited = row.posted_at.elapsed() + excused.saturating_sub(row.excused) + DECIDED_BEFORE;
+        let may_wait = Duration::from_secs(row.posted.spec.queue_seconds);
+        if outcome == Outcome::Expired && waited < may_wait {
+            return Err("it has not waited for so long");
+        }
+        let has_failed =
+            |attempt: &AttemptRow| attempt.has_result() && attempt.outcome == Some(Outcome::Failed);
+        if outcome == Outcome::Failed && !row.attempts.values().any(has_failed) {
+            return Err("no attempt failed");
         }
         row.state = TaskState::Completed;
         row.outcome = Some(outcome);

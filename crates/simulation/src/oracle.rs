@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sortie_control::dispatch::{Outcome, TaskState};
-use sortie_protocol::message::Decision;
+use sortie_protocol::message::{Decision, Disposition};
 use sortie_protocol::{AttemptId, ControlMessage};
 use tokio::time::Instant;
 
-use crate::ledger::Shared;
+use crate::ledger::{Row, Shared};
 
 /// Who watches a run. Clones share it.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ struct State {
     granted: BTreeMap<AttemptId, Instant>,
     /// Attempts that ran.
     ran: BTreeSet<AttemptId>,
+    /// Tasks that somebody asked to be stopped.
+    cancelled: BTreeSet<String>,
     /// Whether two processes have had one identity: what another copy of an agent holds cannot be known then.
     was_copied: bool,
     violations: Vec<String>,
@@ -82,6 +84,7 @@ impl Oracle {
             database,
             granted: BTreeMap::new(),
             ran: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             was_copied: false,
             violations: Vec::new(),
             events: 0,
@@ -115,8 +118,50 @@ impl Oracle {
         self.state().was_copied = true;
     }
 
+    /// Somebody is about to ask for a task to be stopped.
+    pub fn cancel_asked(&self, task_id: &str) {
+        self.state().cancelled.insert(task_id.to_owned());
+    }
+
+    /// Somebody heard that it will be: the word must be kept by now.
+    pub fn cancel_confirmed(&self, task_id: &str) {
+        let is_kept = {
+            let state = self.state();
+            let database = state.database.look();
+            database.tasks.get(task_id).is_some_and(Row::is_cancelled_or_over)
+        };
+        if !is_kept {
+            self.violated(&format!("{task_id} was to be stopped, which was confirmed and not kept"));
+        }
+    }
+
+    /// What is said must be true for what is kept, so that no crash can make it untrue.
+    fn check_said(&self, message: &ControlMessage) {
+        let (attempt, wants) = match message {
+            ControlMessage::Offer(offer) => (&offer.attempt, "an offer of an attempt that is not kept"),
+            ControlMessage::ResultAck { attempt, disposition, .. } if *disposition != Disposition::Stale => {
+                (attempt, "an acknowledgment of a result that is not kept")
+            }
+            _ => return,
+        };
+        let is_true = {
+            let state = self.state();
+            let database = state.database.look();
+            let row = database.tasks.get(&attempt.task_id).and_then(|row| row.attempts.get(&attempt.attempt));
+            row.is_some_and(|row| match message {
+                // It may have ended while the message waited to be written.
+                ControlMessage::Offer(_) => true,
+                _ => row.has_result(),
+            })
+        };
+        if !is_true {
+            self.violated(&format!("{wants}: {attempt}"));
+        }
+    }
+
     /// The control plane sends this to an agent.
     pub fn granted(&self, message: &ControlMessage) {
+        self.check_said(message);
         let mut state = self.state();
         let now = Instant::now();
         let mut grant = |attempt: &AttemptId, lease_ms: u64| {
@@ -202,7 +247,10 @@ impl Oracle {
             match row.outcome {
                 Some(Outcome::Succeeded) => counts.succeeded += 1,
                 Some(Outcome::Failed) => counts.failed += 1,
-                Some(Outcome::Cancelled) => counts.cancelled += 1,
+                Some(Outcome::Cancelled) if self.state().cancelled.contains(id) => counts.cancelled += 1,
+                Some(Outcome::Cancelled) => {
+                    self.violated(&format!("nobody asked for {id} to be cancelled: {row:?}"))
+                }
                 Some(Outcome::Expired) => counts.expired += 1,
                 Some(Outcome::Dead) if row.has_used_its_attempts() => counts.dead += 1,
                 Some(Outcome::Dead) => self.violated(&format!("{id} is dead and had attempts left: {row:?}")),

@@ -125,6 +125,7 @@ impl World {
             ended.expect("a client and a storm that end");
         }
         self.chaos.calm_down();
+        self.shared.reinstate_agents();
         self.resume_agents().await;
         if timeout(REST, self.at_rest()).await.is_err() {
             self.oracle.violated("it does not come to rest");
@@ -313,7 +314,7 @@ impl World {
                 continue;
             };
             let time = self.chaos.duration(LONGEST_STALL);
-            match self.chaos.below(10) {
+            match self.chaos.below(11) {
                 0 | 1 => host.cable.cut(),
                 2 => host.cable.stall(Direction::Up, time),
                 3 => host.cable.stall(Direction::Down, time),
@@ -330,10 +331,12 @@ impl World {
                 }
                 6 => {
                     let hour = 3_600_000 * [1, -1][usize::try_from(self.chaos.below(2)).unwrap_or(0)];
-                    self.shared.look().wall_offset += hour;
+                    self.shared.set_clock(hour);
                 }
                 7 => self.pause_or_resume(&host.name).await,
-                8 if self.chaos.below(4) == 0 => {
+                // Until it is calm, nobody is let in again.
+                8 if self.chaos.below(4) == 0 => self.revoke(&host.name).await,
+                9 if self.chaos.below(4) == 0 => {
                     copies.spawn(self.clone().copy_of(host.clone(), time));
                 }
                 _ => {}
@@ -360,6 +363,13 @@ impl World {
 
     fn up(&self) -> Option<EngineHandle> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn revoke(&self, agent: &str) {
+        if let Some(engine) = self.up() {
+            let revoked = engine.revoke(agent.to_owned(), "it is not trusted any more".to_owned());
+            let _ = timeout(Duration::from_secs(10), revoked).await;
+        }
     }
 
     async fn pause_or_resume(&self, agent: &str) {
@@ -433,7 +443,11 @@ impl World {
         }
         sleep(self.chaos.duration(STORM)).await;
         if let Some(engine) = self.up() {
-            let _ = timeout(Duration::from_secs(30), engine.cancel(id, "no longer wanted".to_owned())).await;
+            self.oracle.cancel_asked(&id);
+            let cancel = engine.cancel(id.clone(), "no longer wanted".to_owned());
+            if let Ok(Ok(())) = timeout(Duration::from_secs(30), cancel).await {
+                self.oracle.cancel_confirmed(&id);
+            }
         }
     }
 

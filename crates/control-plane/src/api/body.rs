@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sortie_protocol::polling::MAX_POLL_BYTES;
 use tokio::time::timeout;
 
 use super::App;
@@ -88,8 +89,12 @@ async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, ApiError> {
     })?;
     read.map_err(|rejection| match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large")
-                .detail(format!("the limit is {} bytes", app.limits.body_bytes))
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large").detail(
+                format!(
+                    "a request holds {} bytes at the most, and one with an agent's messages {MAX_POLL_BYTES}",
+                    app.limits.body_bytes
+                ),
+            )
         }
         _ => ApiError::new(StatusCode::BAD_REQUEST, "body_broken", "The body broke off"),
     })

@@ -8,7 +8,7 @@ use sortie_protocol::message::{
     ControlMessage, Decision, Goaway, GoawayReason, LostAttempt, Renewal, Times, Welcome,
 };
 
-use super::task::{Live, Phase};
+use super::task::{Live, Phase, Task};
 use super::{Action, Dispatcher, Mode, Transition};
 
 /// The most characters of an agent's own words on a lost attempt that are kept.
@@ -84,6 +84,7 @@ impl Agent {
 impl Dispatcher {
     pub(super) fn agent_connected(&mut self, now: Duration, connected: Connected) {
         let agent_id = connected.agent_id.clone();
+        let has_older = self.agents.contains_key(&agent_id);
         if let Some(older) = self.agents.remove(&agent_id) {
             self.sessions.remove(&older.session);
             self.actions.push(Action::Close { session: older.session, goaway: superseded() });
@@ -109,7 +110,7 @@ impl Dispatcher {
             Welcome { session, version: self.version.to_owned(), times: self.told_times(), attempts };
         self.send(&agent_id, ControlMessage::Welcome(welcome));
         self.tell_mode(&agent_id, connected.mode);
-        self.drop_lost(now, &agent_id, &connected.unacknowledged, &connected.lost);
+        self.drop_lost(now, &agent_id, &connected.unacknowledged, &connected.lost, has_older);
     }
 
     /// Decides about every attempt that the agent says it runs.
@@ -128,18 +129,21 @@ impl Dispatcher {
     }
 
     /// Ends attempts that the agent held and does not know any more. Those that it listed as running have
-    /// been marked by [`Self::resume`] already.
+    /// been marked by [`Self::resume`] already. Where an older session stood until now, the process at its other end
+    /// may live, and what has effects stays with it until its lease ends.
     fn drop_lost(
         &mut self,
         now: Duration,
         agent_id: &str,
         unacknowledged: &[AttemptId],
         lost: &[LostAttempt],
+        may_live: bool,
     ) {
         let held: Vec<_> = self.held.get(agent_id).into_iter().flatten().cloned().collect();
         for task_id in held {
             let lease_end = self.lease_end(now);
             let Some(task) = self.tasks.get_mut(&task_id) else { continue };
+            let stays = may_live && task.may_have_effects();
             let Some(live) = task.live.as_mut() else { continue };
             if std::mem::take(&mut live.resumed) {
                 continue;
@@ -153,11 +157,13 @@ impl Dispatcher {
                 self.watch(&task_id);
                 continue;
             }
+            if stays {
+                continue;
+            }
             match lost.iter().find(|it| is_this(&it.attempt)) {
                 // Whatever had arrived here of it: it ran there.
                 Some(lost) => {
-                    let told = lost.reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS);
-                    let reason = format!("{} lost it: {}", live.agent_name, told.collect::<String>());
+                    let reason = format!("{} lost it: {}", live.agent_name, told(&lost.reason));
                     self.lose(now, &task_id, &reason);
                 }
                 None => self.lost_on_the_way(now, &task_id),
@@ -192,7 +198,7 @@ impl Dispatcher {
         self.agents.remove(&agent_id);
         self.lend(now, &agent_id);
         self.persist(Transition::AgentGone { agent_id });
-        self.place_tried(now);
+        self.settle_tried(now);
     }
 
     pub(super) fn credited(&mut self, now: Duration, agent_id: &str, slots: u32) {
@@ -208,7 +214,7 @@ impl Dispatcher {
             agent.draining = true;
             agent.credit = 0;
         }
-        self.place_tried(now);
+        self.settle_tried(now);
     }
 
     pub(super) fn mode_set(&mut self, now: Duration, agent_id: &str, mode: Mode) {
@@ -223,7 +229,7 @@ impl Dispatcher {
             self.fill(now, agent_id);
         } else {
             self.tell_mode(agent_id, mode);
-            self.place_tried(now);
+            self.settle_tried(now);
         }
     }
 
@@ -250,9 +256,12 @@ impl Dispatcher {
         }
         let held: Vec<_> = self.held.get(agent_id).into_iter().flatten().cloned().collect();
         for task_id in held {
-            self.lose(now, &task_id, reason);
+            // It hears of it late or never, and works on until its lease ends.
+            if !self.tasks.get(&task_id).is_some_and(Task::may_have_effects) {
+                self.lose(now, &task_id, reason);
+            }
         }
-        self.place_tried(now);
+        self.settle_tried(now);
     }
 
     /// What the dispatcher knows of a connected agent.
@@ -287,6 +296,11 @@ impl Dispatcher {
 /// A duration for people.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
+}
+
+/// What an agent says, for a reason that people read: bounded, and without control characters.
+pub(super) fn told(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect()
 }
 
 /// A duration as it travels.

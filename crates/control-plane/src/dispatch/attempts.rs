@@ -8,7 +8,7 @@ use sortie_protocol::message::{
     Renewal,
 };
 
-use super::agents::milliseconds;
+use super::agents::{milliseconds, told};
 use super::task::{End, Phase, Refusal};
 use super::{Action, Dispatcher, Outcome, PastAttempt, Transition, reach};
 
@@ -104,18 +104,20 @@ impl Dispatcher {
                 RejectReason::Busy => "the agent has no free slot".to_owned(),
                 _ => "the agent gave no reason".to_owned(),
             },
-            |diagnosis| diagnosis.summary.clone(),
+            |diagnosis| told(&diagnosis.summary),
         );
+        // Being busy needs no explanation, and may happen again and again.
+        let is_busy = reject.reason == RejectReason::Busy;
         let end = End {
             outcome: Outcome::Refused,
-            diagnosis: reject.diagnosis,
+            diagnosis: reject.diagnosis.filter(|_| !is_busy),
             reason: Some(reason.clone()),
             by_result: false,
             counted: false,
             passed_on: None,
         };
         self.end_attempt(&task_id, end);
-        if reject.reason == RejectReason::Busy {
+        if is_busy {
             // No other offer goes to it before it tells its free slots again.
             if let Some(agent) = self.agents.get_mut(agent_id) {
                 agent.credit = 0;

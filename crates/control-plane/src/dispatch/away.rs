@@ -30,7 +30,7 @@ impl Dispatcher {
             (agent.agent_id, Away { tags: agent.tags, takes_work, until })
         });
         self.away.extend(agents);
-        self.place_tried(now);
+        self.settle_tried(now);
     }
 
     /// Notes that the agent of a session goes. To be called while it is still known.

@@ -1,6 +1,7 @@
 //! The choice of an agent for a task, and of tasks for an agent.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sortie_protocol::message::{ControlMessage, Offer};
@@ -54,11 +55,17 @@ impl Dispatcher {
         }
     }
 
-    /// Looks again at the tasks that some agent refused or tried, because the last agent that might have taken them
-    /// may just have gone.
-    pub(super) fn place_tried(&mut self, now: Duration) {
-        for task_id in self.queue.tried() {
-            self.place(now, &task_id);
+    /// Ends the tasks that some agent refused or tried and that the last agent has gone for that might have taken them.
+    /// One look serves all that are alike: as a rule somebody is left, and then none of them is looked at.
+    pub(super) fn settle_tried(&mut self, now: Duration) {
+        let is_left = |task_id: &String| {
+            self.tasks.get(task_id).is_some_and(|task| {
+                self.agents.iter().any(|(id, it)| it.mode == Mode::Active && self.could_take(task, id))
+            })
+        };
+        let left_alone = self.queue.tried().filter(|tasks| !tasks.values().next().is_some_and(is_left));
+        for task_id in left_alone.flat_map(BTreeMap::values).cloned().collect::<Vec<String>>() {
+            self.settle_if_nobody_is_left(now, &task_id);
         }
     }
 

@@ -10,6 +10,10 @@ use super::reach::{progress, was_reached};
 use super::task::{End, Ended, Passed, Phase, Task};
 use super::{Dispatcher, Outcome};
 
+/// The largest report that is kept for a task that goes on to another agent, in bytes. One that is larger is the task's
+/// last: many tasks may wait, each with what several agents saw.
+const MAX_PASSED_BYTES: usize = 64 * 1024;
+
 /// How many attempts the reason of a dead task tells of, the last ones.
 const TOLD_ATTEMPTS: usize = 10;
 
@@ -69,10 +73,12 @@ impl Dispatcher {
         let Some(live) = &task.live else { return };
         let (agent_id, agent_name) = (live.agent_id.clone(), live.agent_name.clone());
         let diagnosis = result.diagnosis().cloned();
+        let is_small = serde_json::to_vec(&result).is_ok_and(|text| text.len() <= MAX_PASSED_BYTES);
         let kept = Box::new(result.clone());
         task.passed.push(Passed { agent_id, agent_name, result });
         let Some(task) = self.tasks.get(task_id) else { return };
-        let goes_on = task.passed.len() < self.limits.agents_per_task
+        let goes_on = is_small
+            && task.passed.len() < self.limits.agents_per_task
             && task.tries() < self.attempts_allowed(task)
             && now < task.queue_until
             && (self.somebody_is_left(task) || self.expected(now, task).is_some());
@@ -98,12 +104,15 @@ impl Dispatcher {
         self.complete(task_id, Outcome::Dead, result, Some(reason + &before));
     }
 
-    /// Ends a task that was offered again and again.
+    /// Ends a task that was offered again and again, with what agents saw, where some did.
     pub(super) fn wear_out(&mut self, task_id: &str) {
         let Some(task) = self.tasks.get(task_id) else { return };
+        if !task.passed.is_empty() {
+            return self.settle(task_id);
+        }
         let offers = task.last_number;
         let reason = format!(
-            "{offers} offers were made and none of them was carried out, the last ones: {}",
+            "{offers} offers were made and no agent kept one; see why these agents do not, the last ones: {}",
             task.history(|_| true)
         );
         self.complete(task_id, Outcome::Dead, None, Some(reason));
@@ -133,8 +142,13 @@ impl Dispatcher {
             self.end_attempt(task_id, End::cancelled(&cancel));
             return self.complete(task_id, Outcome::Cancelled, None, Some(cancel));
         }
-        self.orphans.insert(task_id.to_owned());
+        // The last attempt that it may have stays with its agent, which may still come back with the result.
+        let was_offered = live.phase == Phase::Offered;
         let Some(task) = self.tasks.get(task_id) else { return };
+        if !was_offered && task.tries() + 1 >= self.attempts_allowed(task) {
+            return;
+        }
+        self.orphans.insert(task_id.to_owned());
         let is_wanted = self.agents.keys().any(|it| self.free_slots(it) > 0 && self.could_take(task, it));
         if is_wanted {
             self.take_over(now, task_id);
@@ -159,15 +173,13 @@ impl Dispatcher {
     fn take_over(&mut self, now: Duration, task_id: &str) {
         let Some(task) = self.tasks.get(task_id) else { return };
         let Some(live) = &task.live else { return };
-        // The last attempt that it may have stays with its agent, which may still come back with the result.
-        let is_last = task.tries() + 1 >= self.attempts_allowed(task);
         let (was_offered, agent) = (live.phase == Phase::Offered, &live.agent_name);
         let reason =
             format!("{agent} lost its connection and was not back within {}", seconds(self.times.failover));
         if was_offered {
             self.end_attempt(task_id, End { counted: false, ..End::lost(&reason) });
             self.requeue(now, task_id);
-        } else if !is_last {
+        } else {
             self.lose(now, task_id, &reason);
         }
     }

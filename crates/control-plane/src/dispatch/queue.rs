@@ -23,7 +23,7 @@ struct LaneKey {
 #[derive(Debug)]
 struct Lane {
     selector: Selector,
-    /// When it had its last turn, as a count of turns; 0 where it had none since it came up.
+    /// When it had its last turn, or came up, as a count of turns.
     turn: u64,
     /// By their order.
     tasks: BTreeMap<u64, String>,
@@ -67,7 +67,8 @@ impl Queue {
         let lanes = self.levels.entry(place.priority).or_default();
         let lane = lanes.entry(Arc::clone(&place.lane)).or_insert_with(|| Lane {
             selector: task.spec.selector.clone(),
-            turn: 0,
+            // At the end of the round, so that selectors that come and go do not push in before those that wait.
+            turn: self.turns,
             tasks: BTreeMap::new(),
         });
         lane.tasks.insert(task.order, task.id.clone());
@@ -112,9 +113,9 @@ impl Queue {
         })
     }
 
-    /// The tasks that some agent refused or tried.
-    pub(super) fn tried(&self) -> Vec<String> {
+    /// The tasks that some agent refused or tried, those together that every agent may take alike.
+    pub(super) fn tried(&self) -> impl Iterator<Item = &BTreeMap<u64, String>> {
         let lanes = self.levels.values().flatten().filter(|(key, _)| !key.excluded.is_empty());
-        lanes.flat_map(|(_, lane)| lane.tasks.values().cloned()).collect()
+        lanes.map(|(_, lane)| &lane.tasks)
     }
 }

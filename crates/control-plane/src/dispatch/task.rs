@@ -121,6 +121,13 @@ impl Task {
         }
     }
 
+    /// Whether the agent that has it may be changing something that outlives the attempt: its word on an offer is the
+    /// least that is needed for that.
+    pub(super) fn may_have_effects(&self) -> bool {
+        self.spec.kind.has_side_effects()
+            && self.live.as_ref().is_some_and(|live| live.phase != Phase::Offered)
+    }
+
     /// The live attempt, where it is this one and this agent's: the fence.
     pub(super) fn fenced(&mut self, agent_id: &str, number: u32) -> Option<&mut Live> {
         self.live.as_mut().filter(|live| live.number == number && live.agent_id == agent_id)

@@ -29,6 +29,8 @@ struct Kept {
     tasks: BTreeMap<String, (Posted, Duration)>,
     /// How many of the next commits fail.
     failures: u32,
+    /// How often old tasks were to be removed, which always fails.
+    prunes: u32,
     keys: Vec<IdempotencyKey>,
 }
 
@@ -115,6 +117,11 @@ impl Ledger for Memory {
 
     async fn rename_agent(&self, _: &str, _: &str) -> Result<bool, StoreError> {
         Ok(true)
+    }
+
+    async fn prune_tasks(&self, _: Duration, _: u32) -> Result<u64, StoreError> {
+        self.0.lock().unwrap().prunes += 1;
+        Err(StoreError::NotADatabase)
     }
 
     fn wall_clock(&self) -> Millis {
@@ -283,4 +290,35 @@ async fn the_start_of_an_attempt_waits_for_a_commit_that_somebody_waits_for() {
         let done = events.recv().await.unwrap().change;
         assert!(matches!(done, TaskChange::State(TaskState::Completed, Some(Outcome::Succeeded))));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_tasks_that_cannot_be_removed_end_nothing() {
+    let times =
+        Times { task_life: Duration::from_secs(10), prune: Duration::from_secs(60), ..Times::default() };
+    let ledger = Memory::new();
+    let (engine, _running) = start(ledger.clone(), times, Limits::default(), CancellationToken::new());
+    let (outbound, mut messages) = mpsc::channel(16);
+    assert!(engine.connect(connected(), outbound).await.unwrap());
+    pass(200).await;
+    let prunes = ledger.0.lock().unwrap().prunes;
+    assert!((2..=4).contains(&prunes), "it is tried at its times: {prunes}");
+    let is_closed =
+        std::iter::from_fn(|| messages.try_recv().ok()).any(|it| matches!(it, Outbound::Close(_)));
+    assert!(!is_closed && engine.is_ready(), "and nobody else is concerned");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_while_nothing_waits_does_not_pass_for_a_pause() {
+    let ledger = Memory::new();
+    ledger.set_clock(10 * HOUR);
+    let (engine, running) = ledger.start();
+    engine.post(task("t")).await.unwrap();
+    engine.cancel("t".to_owned(), "enough".to_owned()).await.unwrap();
+    ledger.set_clock(1000 * HOUR);
+    pass(60).await;
+    let (_engine, _running) = ledger.restart(running, 0).await;
+    pass(60).await;
+    let elapsed = ledger.0.lock().unwrap().stamp.unwrap().elapsed;
+    assert!(elapsed < Duration::from_secs(200), "{elapsed:?}");
 }

@@ -248,3 +248,74 @@ fn a_restored_clone_that_was_offered_may_be_running_and_keeps_a_lease() {
     core.restore(at(0), vec![restored(posted("t", ""))]);
     assert_eq!(core.next_deadline(), Some(at(10_000)));
 }
+
+#[test]
+fn a_clone_of_a_revoked_agent_stays_until_its_lease_ends_and_a_test_does_not() {
+    let revoked = || Event::AgentRevoked { agent_id: "a".to_owned(), reason: "not trusted".to_owned() };
+    let (mut core, _) = with_a_gone(clone("t"));
+    assert_eq!(offers(&core.handle(at(2000), revoked())), [], "it may be at work, and does not hear of it");
+    assert_eq!(offers(&core.handle(at(64_999), Event::Tick)), []);
+    assert_eq!(offers(&core.handle(at(65_000), Event::Tick)).len(), 1);
+    let (mut core, _) = with_a_gone(posted("t", ""));
+    assert_eq!(offers(&core.handle(at(2000), revoked())).len(), 1);
+}
+
+#[test]
+fn a_clone_stays_where_another_process_of_its_agent_comes_while_the_first_one_is_there() {
+    let mut core = dispatcher();
+    core.handle(at(0), connected("a", "s1", vec![], vec![]));
+    core.handle(at(0), says("s1", AgentMessage::Credit { slots: 1 }));
+    let attempt = offers(&core.handle(at(0), Event::TaskPosted(clone("t")))).remove(0);
+    core.handle(at(0), says("s1", AgentMessage::Accept(attempt.clone())));
+    core.handle(at(0), says("s1", AgentMessage::Start(attempt)));
+    core.handle(at(1000), connected("a", "s2", vec![], vec![]));
+    assert_eq!(offers(&core.handle(at(1000), says("s2", AgentMessage::Credit { slots: 1 }))), []);
+    assert_eq!(offers(&core.handle(at(64_999), Event::Tick)), []);
+    assert_eq!(offers(&core.handle(at(65_000), Event::Tick)).len(), 1, "its lease has ended");
+}
+
+#[test]
+fn what_stays_with_its_agent_takes_no_slot_from_what_does_not() {
+    let mut core = dispatcher();
+    core.handle(at(0), connected("a", "s1", vec![], vec![]));
+    core.handle(at(0), says("s1", AgentMessage::Credit { slots: 2 }));
+    for (id, fields) in [("last", r#","max_attempts":1"#), ("more", "")] {
+        let attempt = offers(&core.handle(at(0), Event::TaskPosted(posted(id, fields)))).remove(0);
+        core.handle(at(0), says("s1", AgentMessage::Accept(attempt.clone())));
+        core.handle(at(0), says("s1", AgentMessage::Start(attempt)));
+    }
+    core.handle(at(0), connected("b", "s2", vec![], vec![]));
+    core.handle(at(1000), Event::AgentGone { session: "s1".to_owned() });
+    core.handle(at(3000), Event::Tick);
+    let taken = offers(&core.handle(at(4000), says("s2", AgentMessage::Credit { slots: 1 })));
+    assert_eq!(taken, [AttemptId { task_id: "more".to_owned(), attempt: 2 }]);
+}
+
+#[test]
+fn an_agent_that_is_busy_again_and_again_leaves_a_bounded_history() {
+    let mut core = dispatcher();
+    core.handle(at(0), connected("a", "s1", vec![], vec![]));
+    core.handle(at(0), says("s1", AgentMessage::Credit { slots: 1 }));
+    let attempt = offers(&core.handle(at(0), Event::TaskPosted(posted("t", "")))).remove(0);
+    let diagnosis = Diagnosis {
+        code: "busy".to_owned(),
+        stage: "policy".to_owned(),
+        summary: "x\n".repeat(100_000),
+        remedies: vec!["x".repeat(100_000)],
+    };
+    let reject = Reject {
+        attempt,
+        retryable: true,
+        reason: RejectReason::Busy,
+        diagnosis: Some(diagnosis),
+        result: None,
+    };
+    let actions = core.handle(at(0), says("s1", AgentMessage::Reject(reject)));
+    let kept = actions.iter().find_map(|action| match action {
+        Action::Persist(Transition::AttemptEnded { diagnosis, reason, .. }) => {
+            Some((diagnosis.is_none(), reason.as_ref().map(String::len)))
+        }
+        _ => None,
+    });
+    assert_eq!(kept, Some((true, Some(200))));
+}

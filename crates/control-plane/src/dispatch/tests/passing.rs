@@ -233,3 +233,35 @@ fn agents_that_reach_a_host_are_preferred_and_those_that_do_not_come_last() {
     assert_eq!(verdict.reasons, ["it could not reach a 61 s ago"]);
     assert_eq!(took(&mut core, 61_000, "t5").as_deref(), Some("a"));
 }
+
+#[test]
+fn a_task_that_is_worn_out_ends_with_what_an_agent_saw() {
+    let limits = Limits { offers_per_task: 3, ..Limits::default() };
+    let mut core = with(&["a", "b"], limits);
+    let actions = core.handle(at(0), Event::TaskPosted(posted("t", "")));
+    let (first, attempt) = starts(&mut core, 0, &actions);
+    let mut actions = core.handle(at(1), says(&first, failed(&attempt, "connection_refused", "connect")));
+    while let Some((agent, attempt)) = offered(&actions) {
+        let busy =
+            Reject { attempt, retryable: true, reason: RejectReason::Busy, diagnosis: None, result: None };
+        actions = core.handle(at(2), says(&agent, AgentMessage::Reject(busy)));
+        actions.extend(core.handle(at(2), says(&agent, AgentMessage::Credit { slots: 1 })));
+    }
+    let (outcome, code, _) = completion(&actions).unwrap();
+    assert_eq!((outcome, code.as_deref()), (Outcome::Failed, Some("connection_refused")));
+}
+
+#[test]
+fn a_report_that_is_too_large_to_be_kept_beside_others_is_the_last_one() {
+    let mut core = with(&["a", "b"], Limits::default());
+    let actions = core.handle(at(0), Event::TaskPosted(posted("t", "")));
+    let (first, attempt) = starts(&mut core, 0, &actions);
+    let AgentMessage::Result(mut large) = failed(&attempt, "connection_refused", "connect") else {
+        unreachable!()
+    };
+    let TaskOutput::Report(report) = &mut large.result else { unreachable!() };
+    report.target.url = "x".repeat(100_000);
+    let actions = core.handle(at(1), says(&first, AgentMessage::Result(large)));
+    let (outcome, code, _) = completion(&actions).unwrap();
+    assert_eq!((outcome, code.as_deref()), (Outcome::Failed, Some("connection_refused")));
+}

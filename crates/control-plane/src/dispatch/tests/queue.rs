@@ -118,3 +118,23 @@ fn explain_tells_how_long_a_task_has_waited_and_what_each_agent_has_against_it()
         ]
     );
 }
+
+#[test]
+fn a_selector_that_comes_up_again_and_again_does_not_push_in() {
+    let mut core = dispatcher();
+    for number in 0..10 {
+        post(&mut core, &format!("many{number}"), "");
+    }
+    core.handle(at(0), connected("b", "s1", vec![], vec![]));
+    let mut served = Vec::new();
+    for number in 0..6 {
+        // One task of its own selector is there each time that a slot comes free.
+        post(&mut core, &format!("one{number}"), r#","selector":{"any":["name:b"]}"#);
+        let offer = offers(&core.handle(at(number), says("s1", AgentMessage::Credit { slots: 1 }))).remove(0);
+        core.handle(at(number), says("s1", AgentMessage::Accept(offer.clone())));
+        core.handle(at(number), says("s1", result(&offer, AttemptOutcome::Succeeded)));
+        served.push(offer.task_id);
+    }
+    let of_many = served.iter().filter(|id| id.starts_with("many")).count();
+    assert!((2..=4).contains(&of_many), "they take turns: {served:?}");
+}
