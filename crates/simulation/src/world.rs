@@ -1,4 +1,7 @@
-//! One run: a control plane, agents, a client, and everything that a seed does to them.
+//! One run: a control plane, agents, a client (`client`), and everything that a seed does to them (`weather`).
+
+mod client;
+mod weather;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +17,9 @@ use sortie::session::Profile;
 use sortie::status::Board;
 use sortie::systemd::Notifier;
 use sortie_control::dispatch::{Mode, TaskState};
-use sortie_control::engine::{EngineHandle, NewTask, Posting, prepare};
+use sortie_control::engine::{EngineHandle, prepare};
 use sortie_control::session::{SessionContext, run as run_session};
 use sortie_control::settings::{Limits, Times};
-use sortie_control::store::IdempotencyKey;
-use sortie_protocol::task::TaskSpec;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chaos::{Chaos, Process};
 use crate::disk::{Disk, DiskStore};
 use crate::ledger::{Memory, Shared, registration};
-use crate::network::{Cable, Direction, Door, Line, served};
+use crate::network::{Cable, Door, Line, served};
 use crate::oracle::{Counts, Oracle};
 use crate::work::Labor;
 
@@ -45,8 +46,6 @@ const REST: Duration = Duration::from_secs(7200);
 const LONGEST_DOWN: Duration = Duration::from_secs(100);
 /// How long a line stalls at the most.
 const LONGEST_STALL: Duration = Duration::from_secs(120);
-/// The most tasks of a run.
-const MOST_TASKS: u64 = 25;
 
 /// What came out of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,80 +303,8 @@ impl World {
         }
     }
 
-    /// What happens to lines, hosts and clocks while it storms.
-    async fn weather(self, hosts: Vec<Host>) {
-        let until = Instant::now() + STORM;
-        let mut copies = JoinSet::new();
-        while Instant::now() < until {
-            sleep(self.chaos.duration(Duration::from_secs(60))).await;
-            let Some(host) = hosts.get(usize::try_from(self.chaos.below(AGENTS as u64)).unwrap_or(0)) else {
-                continue;
-            };
-            let time = self.chaos.duration(LONGEST_STALL);
-            match self.chaos.below(11) {
-                0 | 1 => host.cable.cut(),
-                2 => host.cable.stall(Direction::Up, time),
-                3 => host.cable.stall(Direction::Down, time),
-                4 => {
-                    host.cable.stall(Direction::Up, time);
-                    host.cable.stall(Direction::Down, time);
-                }
-                5 => {
-                    let number = usize::try_from(self.chaos.below(AGENTS as u64 + 1)).unwrap_or(0);
-                    let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    if let Some(process) = processes.get(&number) {
-                        process.kill();
-                    }
-                }
-                6 => {
-                    let hour = 3_600_000 * [1, -1][usize::try_from(self.chaos.below(2)).unwrap_or(0)];
-                    self.shared.set_clock(hour);
-                }
-                7 => self.pause_or_resume(&host.name).await,
-                // Until it is calm, nobody is let in again.
-                8 if self.chaos.below(4) == 0 => self.revoke(&host.name).await,
-                9 if self.chaos.below(4) == 0 => {
-                    copies.spawn(self.clone().copy_of(host.clone(), time));
-                }
-                _ => {}
-            }
-        }
-        copies.shutdown().await;
-    }
-
-    /// Somebody starts an agent a second time, from a copy of its directory without the journal.
-    async fn copy_of(self, host: Host, time: Duration) {
-        self.oracle.copied();
-        let process = Process::new(&self.chaos);
-        let disk = Disk::default();
-        let store = DiskStore { disk: disk.clone(), chaos: self.chaos.clone(), process: process.clone() };
-        let (_wish, wishes) = watch::channel(Wish::Run);
-        let agent = self.agent_of(&host, &process, Journal::new(store, disk.read(false)));
-        tokio::select! {
-            biased;
-            () = process.killed() => {}
-            _ = agent.run(wishes) => {}
-            () = sleep(time) => {}
-        }
-    }
-
     fn up(&self) -> Option<EngineHandle> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn revoke(&self, agent: &str) {
-        if let Some(engine) = self.up() {
-            let revoked = engine.revoke(agent.to_owned(), "it is not trusted any more".to_owned());
-            let _ = timeout(Duration::from_secs(10), revoked).await;
-        }
-    }
-
-    async fn pause_or_resume(&self, agent: &str) {
-        let modes = [Mode::Active, Mode::Active, Mode::Paused, Mode::Draining];
-        let mode = modes[usize::try_from(self.chaos.below(modes.len() as u64)).unwrap_or(0)];
-        if let Some(engine) = self.up() {
-            let _ = timeout(Duration::from_secs(10), engine.set_mode(agent.to_owned(), mode)).await;
-        }
     }
 
     /// Ends every pause, so that what waits can be done.
@@ -392,78 +319,6 @@ impl World {
                 sleep(Duration::from_secs(1)).await;
             }
         }
-    }
-
-    /// Posts tasks, again until it hears that they are accepted, and cancels some.
-    async fn client(self) {
-        let mut requests = JoinSet::new();
-        for number in 0..1 + self.chaos.below(MOST_TASKS) {
-            sleep(self.chaos.duration(Duration::from_secs(40))).await;
-            requests.spawn(self.clone().post(number));
-        }
-        while requests.join_next().await.is_some() {}
-    }
-
-    async fn post(self, number: u64) {
-        let json = self.task();
-        let spec: TaskSpec = serde_json::from_str(&json).expect("a task");
-        let key = format!("key-{number}");
-        for repetition in 0_u32.. {
-            // As over REST, each request has an identifier of its own, and the key makes them one.
-            let task = NewTask {
-                id: format!("task-{number}-{repetition}"),
-                spec: Arc::new(spec.clone()),
-                bytes: Arc::from(json.as_str()),
-                key: Some(IdempotencyKey {
-                    token_id: "client".to_owned(),
-                    key: key.clone(),
-                    body_hash: vec![1],
-                    task_id: format!("task-{number}-{repetition}"),
-                }),
-            };
-            let id = task.id.clone();
-            if let Some(engine) = self.up()
-                && let Ok(Ok(posting)) = timeout(Duration::from_secs(30), engine.post(task)).await
-            {
-                let id = match posting {
-                    Posting::Created(_) => id,
-                    Posting::Repeated(first) => first,
-                    other => return self.oracle.violated(&format!("a post came to {other:?}")),
-                };
-                self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id.clone());
-                return self.cancel_some(id).await;
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    async fn cancel_some(&self, id: String) {
-        if self.chaos.below(5) > 0 {
-            return;
-        }
-        sleep(self.chaos.duration(STORM)).await;
-        if let Some(engine) = self.up() {
-            self.oracle.cancel_asked(&id);
-            let cancel = engine.cancel(id.clone(), "no longer wanted".to_owned());
-            if let Ok(Ok(())) = timeout(Duration::from_secs(30), cancel).await {
-                self.oracle.cancel_confirmed(&id);
-            }
-        }
-    }
-
-    /// A task of some kind, as a client writes it.
-    fn task(&self) -> String {
-        let kind = ["clone", "clone", "connection-test"][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
-        let selector = ["{}", r#"{"all":["many"]}"#, r#"{"any":["one","many"]}"#]
-            [usize::try_from(self.chaos.below(3)).unwrap_or(0)];
-        let queue = [60, 3600][usize::try_from(self.chaos.below(2)).unwrap_or(0)];
-        let run = [10, 60, 300][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
-        let host = self.chaos.below(2);
-        let most = ["", "", r#","max_attempts":1"#][usize::try_from(self.chaos.below(3)).unwrap_or(0)];
-        let priority = self.chaos.below(3);
-        format!(
-            r#"{{"kind":"{kind}","url":"https://git-{host}.example/x","selector":{selector},"queue_seconds":{queue},"run_seconds":{run},"priority":{priority}{most}}}"#
-        )
     }
 
     /// Waits until every task has ended.
