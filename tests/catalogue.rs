@@ -89,7 +89,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
         "tests/connection_test.rs",
         "azure_projects_and_collections_read_a_repository_where_they_can",
     ),
-    ("internal", "src/runner.rs", "a_panic_in_a_task_is_a_diagnosis_of_that_task"),
+    ("internal", "src/runner/tests.rs", "a_panic_in_a_task_is_a_diagnosis_of_that_task"),
     (
         "not_a_git_server",
         "tests/warnings.rs",

@@ -225,6 +225,8 @@ fn a_killed_test_takes_along_what_it_started() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$; exec sleep 600"]);
         let mut held = Child::start("held", &mut command, Path::new(&directory));
+        // Before this the program may run already, and nobody watches over it yet.
+        std::fs::write(Path::new(&directory).join("started"), "").unwrap();
         held.wait(Duration::from_secs(600));
         return;
     }
@@ -237,7 +239,9 @@ fn a_killed_test_takes_along_what_it_started() {
         .spawn()
         .unwrap();
     let number = || std::fs::read_to_string(scratch.path().join("held.stdout")).unwrap_or_default();
-    wait_until("the number of the program", Duration::from_secs(10), || number().ends_with('\n'));
+    wait_until("the number of the program", Duration::from_secs(10), || {
+        number().ends_with('\n') && scratch.path().join("started").exists()
+    });
     let process = format!("/proc/{}/stat", number().trim());
     // The 22nd field, which is the 20th behind the name, is the moment when it began: numbers are used again.
     let begun = |status: &str| {
