@@ -72,6 +72,8 @@ pub struct Session {
     told_credit: Option<u32>,
     /// Whether the runner is being asked about an offer, so that the free slots are not known.
     considering: bool,
+    /// Whether a result is being kept, which is to be told before the slot that it has left.
+    recording: bool,
     protocol_errors: u32,
 }
 
@@ -101,6 +103,7 @@ impl Session {
             renewed_at: Duration::ZERO,
             told_credit: None,
             considering: false,
+            recording: false,
             protocol_errors: 0,
         }
     }
@@ -164,6 +167,7 @@ impl Session {
             Event::Progressed(progress) => self.send(AgentMessage::Progress(progress), &mut actions),
             Event::Finished(result) => self.finished(*result, &mut actions),
             Event::Recorded(attempt) => {
+                self.recording = false;
                 self.unacknowledged.push(attempt.clone());
                 if self.is_open() {
                     actions.push(Action::SendResult(attempt));
@@ -321,6 +325,7 @@ impl Session {
     fn finished(&mut self, result: AttemptResult, actions: &mut Vec<Action>) {
         // One that was lost has a successor elsewhere by now; its result would only be refused.
         if self.attempts.remove(&result.attempt) {
+            self.recording = true;
             return actions.push(Action::Record(Box::new(result)));
         }
         actions.push(Action::Discard(result.attempt.clone()));
@@ -411,7 +416,8 @@ impl Session {
 
     fn tell_credit(&mut self, actions: &mut Vec<Action>) {
         let slots = self.free_slots();
-        if self.is_open() && !self.considering && self.told_credit != Some(slots) {
+        let is_settled = !self.considering && !self.recording;
+        if self.is_open() && is_settled && self.told_credit != Some(slots) {
             self.told_credit = Some(slots);
             self.send(AgentMessage::Credit { slots }, actions);
         }

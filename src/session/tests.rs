@@ -132,6 +132,18 @@ fn slots_bound_what_is_taken() {
 }
 
 #[test]
+fn a_result_is_told_before_the_slot_that_it_has_left() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    run_attempt(&mut session, SECOND, 1);
+    let actions = session.handle(SECOND, Event::Finished(Box::new(result(1))));
+    assert_eq!(actions, [Action::Record(Box::new(result(1)))]);
+    let credit = Action::Send(Box::new(AgentMessage::Credit { slots: 2 }));
+    let actions = session.handle(SECOND, Event::Recorded(attempt(1)));
+    assert_eq!(actions, [Action::SendResult(attempt(1)), credit]);
+}
+
+#[test]
 fn a_result_is_sent_again_in_every_session_until_it_is_acknowledged() {
     let mut session = session();
     open(&mut session, SECOND, vec![]);

@@ -1,5 +1,6 @@
 //! One transaction for a batch of the dispatcher's transitions.
 
+mod script;
 #[cfg(test)]
 mod tests;
 
@@ -13,12 +14,10 @@ use super::records::{to_text, word};
 use super::{IdempotencyKey, Millis, Sqlite, StoreError};
 use crate::dispatch::{Connected, TaskState, Transition};
 use crate::engine::Stamp;
+use script::{Script, Time};
 
 /// The transaction takes the write lock at its beginning, so that it never fails in its middle over it.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
-
-/// The most bytes of rows that one statement gets, where there is more than one row: results may be large.
-const ARRAY_BYTES: usize = 1024 * 1024;
 
 type Tx = Transaction<'static, Database>;
 
@@ -31,30 +30,18 @@ impl Sqlite {
     ) -> Result<(), StoreError> {
         let (rows, others) = Rows::of(transitions)?;
         let mut tx = self.writer.begin_with(BEGIN).await?;
-        rows.write_attempts(&mut tx, at).await?;
+        let mut script = Script::new(at);
+        rows.write_attempts(&mut script);
+        if !others.is_empty() {
+            script.run(&mut tx).await?;
+        }
         for transition in others {
             apply(&mut tx, at.wall, transition).await?;
         }
-        rows.write_states(&mut tx, at).await?;
-        for key in keys {
-            sqlx::query(
-                "INSERT INTO idempotency_keys (token_id, key, body_hash, task_id) VALUES (?, ?, ?, ?)",
-            )
-            .bind(&key.token_id)
-            .bind(&key.key)
-            .bind(&key.body_hash)
-            .bind(&key.task_id)
-            .execute(&mut *tx)
-            .await?;
-        }
-        sqlx::query(
-            "INSERT INTO clock (id, elapsed, wall) VALUES (1, ?, ?) \
-             ON CONFLICT (id) DO UPDATE SET elapsed = excluded.elapsed, wall = excluded.wall",
-        )
-        .bind(millis(at.elapsed))
-        .bind(at.wall)
-        .execute(&mut *tx)
-        .await?;
+        rows.write_states(&mut script);
+        keys.iter().for_each(|key| script.key(key));
+        script.stamp();
+        script.run(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -144,52 +131,35 @@ impl Rows {
         Ok(true)
     }
 
-    async fn write_attempts(&self, tx: &mut Tx, at: Stamp) -> Result<(), StoreError> {
+    fn write_attempts(&self, script: &mut Script) {
         const POSTED: &str = "INSERT INTO tasks (id, kind, spec, state, created_at, posted_elapsed) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, 'queued', ?2, ?3 FROM json_each(?1)";
+             SELECT value ->> 0, value ->> 1, value ->> 2, 'queued', ?, ? FROM json_each(?);";
         const LABELS: &str = "INSERT INTO task_labels (task_id, key, value) \
-             SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)";
+             SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?);";
         const OFFERED: &str = "INSERT INTO attempts (task_id, number, agent_id, agent_name, offered_at) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?2 FROM json_each(?1)";
-        const STARTED: &str = "UPDATE attempts SET started_at = ?2 FROM json_each(?1) AS it \
-             WHERE attempts.task_id = it.value ->> 0 AND attempts.number = it.value ->> 1";
-        const ENDED: &str = "UPDATE attempts SET ended_at = ?2, outcome = it.value ->> 2, \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ? FROM json_each(?);";
+        const STARTED: &str = "UPDATE attempts SET started_at = ? FROM json_each(?) AS it \
+             WHERE attempts.task_id = it.value ->> 0 AND attempts.number = it.value ->> 1;";
+        const ENDED: &str = "UPDATE attempts SET ended_at = ?, outcome = it.value ->> 2, \
              diagnosis = it.value ->> 3, reason = it.value ->> 4, by_result = it.value ->> 5, \
-             counted = it.value ->> 6, result = it.value ->> 7 FROM json_each(?1) AS it \
-             WHERE attempts.task_id = it.value ->> 0 AND attempts.number = it.value ->> 1";
-        write(tx, POSTED, &self.posted, at).await?;
-        write(tx, LABELS, &self.labels, at).await?;
-        write(tx, OFFERED, &self.offered, at).await?;
-        write(tx, STARTED, &self.started, at).await?;
-        write(tx, ENDED, &self.ended, at).await
+             counted = it.value ->> 6, result = it.value ->> 7 FROM json_each(?) AS it \
+             WHERE attempts.task_id = it.value ->> 0 AND attempts.number = it.value ->> 1;";
+        script.rows(POSTED, &[Time::Wall, Time::Elapsed], &self.posted);
+        script.rows(LABELS, &[], &self.labels);
+        script.rows(OFFERED, &[Time::Wall], &self.offered);
+        script.rows(STARTED, &[Time::Wall], &self.started);
+        script.rows(ENDED, &[Time::Wall], &self.ended);
     }
 
-    async fn write_states(&self, tx: &mut Tx, at: Stamp) -> Result<(), StoreError> {
-        const STATES: &str = "UPDATE tasks SET state = it.value ->> 1 FROM json_each(?1) AS it \
-             WHERE tasks.id = it.value ->> 0";
-        const COMPLETED: &str = "UPDATE tasks SET state = 'completed', outcome = it.value ->> 1, \
-             result = it.value ->> 2, reason = it.value ->> 3, completed_at = ?2 \
-             FROM json_each(?1) AS it WHERE tasks.id = it.value ->> 0";
-        write(tx, STATES, &self.states, at).await?;
-        write(tx, COMPLETED, &self.completed, at).await
+    fn write_states(&self, script: &mut Script) {
+        const STATES: &str = "UPDATE tasks SET state = it.value ->> 1 FROM json_each(?) AS it \
+             WHERE tasks.id = it.value ->> 0;";
+        const COMPLETED: &str = "UPDATE tasks SET completed_at = ?, state = 'completed', \
+             outcome = it.value ->> 1, result = it.value ->> 2, reason = it.value ->> 3 \
+             FROM json_each(?) AS it WHERE tasks.id = it.value ->> 0;";
+        script.rows(STATES, &[], &self.states);
+        script.rows(COMPLETED, &[Time::Wall], &self.completed);
     }
-}
-
-/// Writes the rows of one kind. `?1` of the statement is an array of them, `?2` the time by the clock of the wall,
-/// and `?3` by the ledger's own.
-async fn write(tx: &mut Tx, statement: &'static str, rows: &[String], at: Stamp) -> Result<(), StoreError> {
-    let mut rows = rows.iter().peekable();
-    while let Some(first) = rows.next() {
-        let mut array = format!("[{first}");
-        while let Some(row) = rows.next_if(|row| array.len() + row.len() < ARRAY_BYTES) {
-            array.push(',');
-            array.push_str(row);
-        }
-        array.push(']');
-        let query = sqlx::query(statement).bind(array).bind(at.wall).bind(millis(at.elapsed));
-        query.execute(&mut **tx).await?;
-    }
-    Ok(())
 }
 
 /// The transition of each task that leaves it in its last state.

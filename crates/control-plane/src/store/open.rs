@@ -84,6 +84,8 @@ impl Sqlite {
             .disable_statement_logging();
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            // A file does not hang up, so that nobody need be asked first whether it is there.
+            .test_before_acquire(false)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -96,7 +98,6 @@ impl Sqlite {
             .map_err(failed)?;
         MIGRATOR.run(&writer).await.map_err(|error| migration_failed(path, error))?;
         let options = options.pragma("query_only", "ON");
-        // A file does not hang up, so that readers need not be asked first whether they are there.
         let pool = |size| {
             let options = SqlitePoolOptions::new().test_before_acquire(false);
             options.max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT)

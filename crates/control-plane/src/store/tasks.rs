@@ -70,12 +70,13 @@ fn select(filter: &TaskFilter) -> QueryBuilder<Database> {
 
 impl Sqlite {
     pub(super) async fn task(&self, id: &str) -> Result<Option<TaskRecord>, StoreError> {
-        let row: Option<TaskRow> =
-            sqlx::query_as("SELECT * FROM tasks WHERE id = ?").bind(id).fetch_optional(&self.readers).await?;
-        match row {
-            Some(row) => self.with_attempts(row).await.map(Some),
-            None => Ok(None),
-        }
+        // Both at once, because a client waits for it.
+        const BOTH: &str = "SELECT * FROM tasks WHERE id = ?; \
+             SELECT * FROM attempts WHERE task_id = ? ORDER BY number;";
+        let rows = sqlx::query(BOTH).bind(id).bind(id).fetch_all(&self.readers).await?;
+        let Some((row, attempts)) = rows.split_first() else { return Ok(None) };
+        let attempts = attempts.iter().map(AttemptRow::from_row).collect::<Result<_, _>>()?;
+        record(TaskRow::from_row(row)?, attempts).map(Some)
     }
 
     pub(super) async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskRecord>, StoreError> {
@@ -93,18 +94,7 @@ impl Sqlite {
                 .bind(&row.id)
                 .fetch_all(&self.readers)
                 .await?;
-        Ok(TaskRecord {
-            seq: row.seq,
-            spec: from_text("task", &row.spec)?,
-            state: from_word("state", row.state)?,
-            outcome: row.outcome.map(|it| from_word("outcome", it)).transpose()?,
-            reason: row.reason.or(row.cancel_reason),
-            result: row.result.as_deref().map(|it| from_text("result", it)).transpose()?,
-            created_at: row.created_at,
-            completed_at: row.completed_at,
-            attempts: attempts.into_iter().map(attempt_record).collect::<Result<_, _>>()?,
-            id: row.id,
-        })
+        record(row, attempts)
     }
 
     pub(super) async fn live_tasks(&self, elapsed: Duration) -> Result<Vec<RestoredTask>, StoreError> {
@@ -174,6 +164,21 @@ impl Sqlite {
             task_id,
         }))
     }
+}
+
+fn record(row: TaskRow, attempts: Vec<AttemptRow>) -> Result<TaskRecord, StoreError> {
+    Ok(TaskRecord {
+        seq: row.seq,
+        spec: from_text("task", &row.spec)?,
+        state: from_word("state", row.state)?,
+        outcome: row.outcome.map(|it| from_word("outcome", it)).transpose()?,
+        reason: row.reason.or(row.cancel_reason),
+        result: row.result.as_deref().map(|it| from_text("result", it)).transpose()?,
+        created_at: row.created_at,
+        completed_at: row.completed_at,
+        attempts: attempts.into_iter().map(attempt_record).collect::<Result<_, _>>()?,
+        id: row.id,
+    })
 }
 
 fn attempt_record(row: AttemptRow) -> Result<AttemptRecord, StoreError> {

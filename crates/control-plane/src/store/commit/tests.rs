@@ -128,7 +128,7 @@ async fn texts_come_back_as_they_were_however_strange_and_large() {
     let strange = "a\u{0}b\"\\\u{1F600}\u{7f}\n, ']";
     let bytes = serde_json::json!({"kind": "clone", "url": "https://a", "labels": {strange: strange}});
     let spec = Arc::new(serde_json::from_value(bytes.clone()).unwrap());
-    let large = "x\"".repeat(ARRAY_BYTES / 4);
+    let large = "x\"".repeat(script::ARRAY_BYTES / 4);
     let mut batch = Vec::new();
     for id in ["t1", "t2", "t3"] {
         let (bytes, spec) = (bytes.to_string().into(), Arc::clone(&spec));
