@@ -14,6 +14,9 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// The largest object that is no file, in bytes: a tree with a million entries has less.
 pub(super) const MAX_TREE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// From which size on a file is not held in memory where that can be helped, in bytes.
+pub(super) const LARGE_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// A handle on the objects of a repository. Clones share the open packs and have caches of their own.
 #[derive(Clone)]
 pub(super) struct Objects(gix_odb::Cache<gix_odb::store::Handle<Arc<gix_odb::Store>>>);
@@ -41,6 +44,28 @@ impl Objects {
             return None;
         }
         Self::open(pack_directory.parent()?, max_blob_bytes).ok()
+    }
+
+    /// A handle that does not look again for packs that have come meanwhile.
+    pub(super) fn without_refresh(&self) -> Self {
+        let mut objects = self.clone();
+        objects.0.refresh_never();
+        objects
+    }
+
+    /// How many objects are in packs; 0 where that cannot be said.
+    pub(super) fn count(&self) -> u64 {
+        self.0.packed_object_count().unwrap_or(0)
+    }
+
+    /// Whether there is an object.
+    pub(super) fn contains(&self, id: &oid) -> bool {
+        gix_object::Exists::exists(&self.0, id)
+    }
+
+    /// Whether there is an object that begins so.
+    pub(super) fn contains_prefix(&self, prefix: gix_hash::Prefix) -> bool {
+        self.0.lookup_prefix(prefix, None).is_ok_and(|found| found.is_some())
     }
 }
 
