@@ -24,8 +24,13 @@ pub(super) struct Objects(gix_odb::Cache<gix_odb::store::Handle<Arc<gix_odb::Sto
 impl Objects {
     /// Opens the directory `objects` of a repository. A file that is larger than `max_blob_bytes` cannot be read.
     pub(super) fn open(directory: &Path, max_blob_bytes: u64) -> std::io::Result<Self> {
+        Self::open_limited(directory, max_blob_bytes.max(MAX_TREE_BYTES))
+    }
+
+    /// Opens it so that nothing can be read that takes more than so many bytes, of whatever kind.
+    pub(super) fn open_limited(directory: &Path, max_bytes: u64) -> std::io::Result<Self> {
         let options = gix_odb::store::init::Options {
-            alloc_limit_bytes: usize::try_from(max_blob_bytes.max(MAX_TREE_BYTES)).ok(),
+            alloc_limit_bytes: usize::try_from(max_bytes).ok(),
             use_multi_pack_index: false,
             ..Default::default()
         };

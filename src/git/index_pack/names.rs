@@ -66,7 +66,7 @@ pub(super) fn names(pack: &Pack<'_>, links: &Links) -> Result<Vec<Named>, Error>
 /// A pack in the library's form, with the places of what is passed over.
 type Source = (gix_pack::data::File, Vec<u64>);
 
-fn slice<'a>(range: EntryRange, (pack, passed_over): &'a Source) -> Option<&'a [u8]> {
+fn slice(range: EntryRange, (pack, passed_over): &Source) -> Option<&[u8]> {
     let next = passed_over.partition_point(|place| *place <= range.start);
     let end = passed_over.get(next).map_or(range.end, |place| range.end.min(*place));
     pack.entry_slice(range.start..end)
@@ -326,4 +326,43 @@ fn too_deep() -> Error {
 
 fn damaged() -> Error {
     Error::PackCorrupt(PackProblem::Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(base: u32) -> Record {
+        Record { offset: 0, crc32: 0, base }
+    }
+
+    #[test]
+    fn what_has_to_be_held_is_counted_until_the_last_delta_of_it() {
+        const SIZE: u64 = MAX_HELD_BYTES / 4;
+        // A base with two deltas, of which the second has one itself.
+        let held = Held::new(&[record(NO_BASE), record(0), record(0), record(2)]);
+        let bytes = || held.lock().bytes;
+        assert!(held.note(0, NO_BASE, SIZE).is_ok());
+        assert!(held.note(2, 0, SIZE).is_ok());
+        assert_eq!(bytes(), 2 * SIZE);
+        assert!(held.note(3, 2, SIZE).is_ok());
+        assert_eq!(bytes(), SIZE, "the second delta has no more deltas");
+        assert!(held.note(1, 0, SIZE).is_ok());
+        assert_eq!((bytes(), held.lock().sizes.len()), (0, 0));
+    }
+
+    #[test]
+    fn deltas_that_branch_at_every_step_cannot_make_us_hold_everything() {
+        const SIZE: u64 = 300 * 1024 * 1024;
+        // Every second record is a delta of the one before the last, and has two deltas itself.
+        let records: Vec<Record> = (0..100u32)
+            .map(|number| record(if number == 0 { NO_BASE } else { (number - 1) / 2 * 2 }))
+            .collect();
+        let held = Held::new(&records);
+        let first = (0..100).step_by(2).find_map(|number| {
+            let base = if number == 0 { NO_BASE } else { number - 2 };
+            held.note(number, base, SIZE).err()
+        });
+        assert!(matches!(first, Some(Error::TooLarge { what: Limit::DeltaBytes, .. })), "{first:?}");
+    }
 }
