@@ -21,7 +21,7 @@ use self::links::{Reference, prefix, references};
 use super::objects::Objects;
 use super::target::target_error;
 use super::wire::Wire;
-use super::{Error, PackProblem};
+use super::{Control, Error, PackProblem};
 
 /// The most that is read of the list of commits whose parents did not come, in bytes.
 const MAX_SHALLOW_BYTES: u64 = 64 * 1024 * 1024;
@@ -82,7 +82,7 @@ pub(super) fn check(
     let shallow = shallow(repository)?;
     if let Some(verdict) = verdict
         && !verdict.has_holes
-        && are_cut_off(&verdict, &shallow, &objects)
+        && are_cut_off(&verdict, &shallow, &objects, &wire.control)?
     {
         return Ok(());
     }
@@ -94,13 +94,19 @@ pub(super) fn check(
 }
 
 /// Whether the parents that did not come are those of commits at which the history was to end.
-fn are_cut_off(verdict: &Verdict, shallow: &HashSet<ObjectId>, objects: &Objects) -> bool {
+fn are_cut_off(
+    verdict: &Verdict,
+    shallow: &HashSet<ObjectId>,
+    objects: &Objects,
+    control: &Control,
+) -> Result<bool, Error> {
     if verdict.missing_parents.is_empty() {
-        return true;
+        return Ok(true);
     }
     let mut cut_off = HashSet::new();
     let mut buffer = Vec::new();
     for commit in shallow {
+        control.check()?;
         let Ok(Some(data)) = gix_object::Find::try_find(objects, commit, &mut buffer) else { continue };
         references(data.kind, data.data, |reference| {
             if let Reference::Parent(id) = reference {
@@ -108,7 +114,7 @@ fn are_cut_off(verdict: &Verdict, shallow: &HashSet<ObjectId>, objects: &Objects
             }
         });
     }
-    verdict.missing_parents.iter().all(|parent| cut_off.contains(parent))
+    Ok(verdict.missing_parents.iter().all(|parent| cut_off.contains(parent)))
 }
 
 /// The commits at which the history ends because it was asked to.
@@ -124,4 +130,117 @@ fn shallow(repository: &Repository) -> Result<HashSet<ObjectId>, Error> {
 
 fn missing() -> Error {
     Error::PackCorrupt(PackProblem::ObjectMissing)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use git2::{ObjectType, Signature};
+    use gix_object::Find as _;
+    use tokio::time::{Duration, Instant};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A repository whose one pack has a commit and its files, and nothing of the commit before it.
+    struct Cut {
+        directory: tempfile::TempDir,
+        commit: Oid,
+        tree: Oid,
+        blob: Oid,
+    }
+
+    impl Cut {
+        fn make() -> Self {
+            let source = tempfile::tempdir().unwrap();
+            let repository = Repository::init_bare(source.path()).unwrap();
+            let commit = |content: &[u8], parents: &[&git2::Commit<'_>]| {
+                let blob = repository.blob(content).unwrap();
+                let mut tree = repository.treebuilder(None).unwrap();
+                tree.insert("file", blob, 0o100_644).unwrap();
+                // A commit of another repository, which nobody looks for.
+                tree.insert("sub", Oid::from_bytes(&[7; 20]).unwrap(), 0o160_000).unwrap();
+                let tree = repository.find_tree(tree.write().unwrap()).unwrap();
+                let who = Signature::now("Ada", "ada@example.com").unwrap();
+                (repository.commit(None, &who, &who, "x", &tree, parents).unwrap(), tree.id(), blob)
+            };
+            let (first, ..) = commit(b"first", &[]);
+            let (commit, tree, blob) = commit(b"second", &[&repository.find_commit(first).unwrap()]);
+            let directory = tempfile::tempdir().unwrap();
+            let target = Repository::init_bare(directory.path()).unwrap();
+            let mut pack = repository.packbuilder().unwrap();
+            for oid in [commit, tree, blob] {
+                pack.insert_object(oid, None).unwrap();
+            }
+            pack.write(&target.path().join("objects/pack"), 0).unwrap();
+            assert!(target.odb().unwrap().read_header(commit).unwrap().1 == ObjectType::Commit);
+            Self { directory, commit, tree, blob }
+        }
+
+        fn objects(&self) -> Objects {
+            Objects::open(&self.directory.path().join("objects"), u64::MAX).unwrap()
+        }
+
+        fn walked(&self, shallow: &[Oid]) -> Result<(), Error> {
+            let index: Vec<PathBuf> = indexes(&self.directory.path().join("objects/pack")).collect();
+            assert_eq!(index.len(), 1);
+            let shallow = shallow.iter().map(|oid| object_id(*oid)).collect();
+            walk::walk(&self.objects(), &index, vec![object_id(self.commit)], &shallow, &control())
+        }
+
+        /// What is seen of these objects of the pack while it is indexed.
+        fn judged(&self, oids: &[Oid]) -> Verdict {
+            let (objects, links, mut buffer) = (self.objects(), Links::new(oids.len(), None), Vec::new());
+            let mut ids: Vec<ObjectId> = oids.iter().map(|oid| object_id(*oid)).collect();
+            ids.sort_unstable();
+            let mut collector = links.collector();
+            for id in &ids {
+                let data = objects.try_find(id, &mut buffer).unwrap().unwrap();
+                collector.object(data.kind, data.data);
+            }
+            links.judge(ids.iter().map(|id| &**id), None, &control()).unwrap()
+        }
+    }
+
+    fn object_id(oid: Oid) -> ObjectId {
+        crate::git::checkout::object_id(oid)
+    }
+
+    fn control() -> Control {
+        Control::new(Instant::now() + Duration::from_secs(60), CancellationToken::new())
+    }
+
+    #[test]
+    fn a_history_may_end_only_where_it_was_asked_to() {
+        let cut = Cut::make();
+        assert!(cut.walked(&[cut.commit]).is_ok());
+        for shallow in [&[][..], &[cut.tree]] {
+            let refused = cut.walked(shallow);
+            assert!(matches!(refused, Err(Error::PackCorrupt(PackProblem::ObjectMissing))), "{refused:?}");
+        }
+        let verdict = cut.judged(&[cut.commit, cut.tree, cut.blob]);
+        assert_eq!((verdict.has_holes, verdict.missing_parents.len()), (false, 1));
+        let are_cut_off = |shallow: &[Oid]| {
+            let shallow = shallow.iter().map(|oid| object_id(*oid)).collect();
+            are_cut_off(&verdict, &shallow, &cut.objects(), &control()).unwrap()
+        };
+        assert!(are_cut_off(&[cut.commit]));
+        assert!(!are_cut_off(&[]) && !are_cut_off(&[cut.tree]));
+    }
+
+    #[test]
+    fn what_is_missing_is_seen_while_a_pack_is_indexed() {
+        let cut = Cut::make();
+        for left in [[cut.commit, cut.blob], [cut.commit, cut.tree]] {
+            assert!(cut.judged(&left).has_holes, "{left:?}");
+        }
+        assert!(!cut.judged(&[cut.tree, cut.blob]).has_holes);
+    }
+
+    #[test]
+    fn an_object_out_of_form_is_left_to_the_walk() {
+        let links = Links::new(10, None);
+        links.collector().object(gix_object::Kind::Tree, b"100644 file");
+        assert!(links.judge(std::iter::empty(), None, &control()).unwrap().has_holes);
+    }
 }
