@@ -154,16 +154,9 @@ impl Worker {
         }
         let links = Links::new(received.records.len(), earlier.as_ref());
         let interrupt = self.wire.cut.interrupt();
-        let named = names::names(
-            &names::Pack {
-                path: pack.path(),
-                directory: &self.directory,
-                received: &received,
-                control,
-                interrupt: &interrupt,
-            },
-            &links,
-        )?;
+        let source =
+            names::Pack { path: pack.path(), directory: &self.directory, control, interrupt: &interrupt };
+        let named = names::names(&source, &mut received, &links)?;
         let verdict = links.judge(named.iter().map(|named| &*named.id), earlier.as_ref(), control)?;
         self.wire.set_connectivity(verdict);
         let out = BufWriter::with_capacity(WRITE_BYTES, self.reopened(&index)?);

@@ -38,7 +38,6 @@ pub(super) struct Pack<'a> {
     pub(super) path: &'a Path,
     /// The directory that it is in.
     pub(super) directory: &'a Path,
-    pub(super) received: &'a Received,
     pub(super) control: &'a Control,
     pub(super) interrupt: &'a AtomicBool,
 }
@@ -50,15 +49,20 @@ struct Item {
 }
 
 /// The names of all objects, sorted.
-pub(super) fn names(pack: &Pack<'_>, links: &Links) -> Result<Vec<Named>, Error> {
-    let mut named = if pack.received.by_name.is_empty() {
-        unpacked(pack, links)?
-    } else {
+pub(super) fn names(pack: &Pack<'_>, received: &mut Received, links: &Links) -> Result<Vec<Named>, Error> {
+    if !received.by_name.is_empty() {
         // The library can put deltas on bases that it gets to know on the way only where it keeps everything to
-        // itself.
-        links.give_up();
-        unpacked_by_name(pack)?
-    };
+        // itself. With what it finds out the pack is gone through again.
+        let named = named_by_library(pack, received)?;
+        let bases: Vec<ObjectId> = received.by_name.keys().copied().collect();
+        for base in bases {
+            let found = named.binary_search_by(|named| named.id.cmp(&base)).ok();
+            let record = found.and_then(|found| named.get(found)).ok_or_else(damaged)?.record;
+            received.found(&base, record);
+        }
+        check_depth(received)?;
+    }
+    let mut named = unpacked(pack, received, links)?;
     named.sort_unstable_by_key(|named| named.id);
     Ok(named)
 }
@@ -72,8 +76,8 @@ fn slice(range: EntryRange, (pack, passed_over): &Source) -> Option<&[u8]> {
     pack.entry_slice(range.start..end)
 }
 
-fn unpacked(pack: &Pack<'_>, links: &Links) -> Result<Vec<Named>, Error> {
-    let Received { records, hashed, end, .. } = pack.received;
+fn unpacked(pack: &Pack<'_>, received: &Received, links: &Links) -> Result<Vec<Named>, Error> {
+    let Received { records, hashed, end, places, .. } = received;
     let known: HashMap<u32, &ObjectId> =
         hashed.iter().filter(|hashed| !hashed.is_base).map(|hashed| (hashed.record, &hashed.id)).collect();
     let count = u32::try_from(records.len()).map_err(|_| damaged())?;
@@ -91,7 +95,7 @@ fn unpacked(pack: &Pack<'_>, links: &Links) -> Result<Vec<Named>, Error> {
             pack.path,
             items.into_iter(),
             &|item: &Item| offset(item.record),
-            &|id| Ok(pack.received.places.get(id).copied()),
+            &|id| Ok(places.get(id).copied()),
             &mut Meter::counting(&Arc::default()),
             pack.interrupt,
             HashKind::Sha1,
@@ -216,8 +220,8 @@ impl Held {
 }
 
 /// The same by the library alone, for a pack whose deltas name their bases.
-fn unpacked_by_name(pack: &Pack<'_>) -> Result<Vec<Named>, Error> {
-    let Received { records, end, hash, .. } = pack.received;
+fn named_by_library(pack: &Pack<'_>, received: &Received) -> Result<Vec<Named>, Error> {
+    let Received { records, end, hash, .. } = received;
     let limits = pack.control.limits;
     let failed = |error: gix_error::Error| meaning(&error, limits);
     let file = gix_pack::data::File::at(pack.path, HashKind::Sha1).map_err(failed)?;
@@ -261,27 +265,16 @@ fn unpacked_by_name(pack: &Pack<'_>) -> Result<Vec<Named>, Error> {
         let record = record.ok().and_then(|record| u32::try_from(record).ok()).ok_or_else(damaged)?;
         Ok(Named { id: entry.oid, record })
     });
-    let named: Vec<Named> = named.collect::<Result<_, Error>>()?;
-    check_depth(pack.received, &named)?;
-    Ok(named)
+    named.collect()
 }
 
-/// Follows deltas by place and by name, and counts.
-fn check_depth(received: &Received, named: &[Named]) -> Result<(), Error> {
-    let mut bases: Vec<u32> = received.records.iter().map(|record| record.base).collect();
-    for (id, deltas) in &received.by_name {
-        let found = named.binary_search_by(|named| named.id.cmp(id)).ok();
-        let base = found.and_then(|found| named.get(found)).ok_or_else(damaged)?.record;
-        for delta in deltas {
-            if let Some(slot) = bases.get_mut(*delta as usize) {
-                *slot = base;
-            }
-        }
-    }
+/// Counts deltas on each other.
+fn check_depth(received: &Received) -> Result<(), Error> {
+    let records = &received.records;
     // Zero is not known yet; a record that is no delta has one.
-    let mut depths = vec![0u16; bases.len()];
+    let mut depths = vec![0u16; records.len()];
     let mut way = Vec::new();
-    for first in 0..bases.len() {
+    for first in 0..records.len() {
         let mut record = first;
         let mut depth = 0;
         while let Some(known) = depths.get(record).copied() {
@@ -293,7 +286,7 @@ fn check_depth(received: &Received, named: &[Named]) -> Result<(), Error> {
             if way.len() > usize::from(MAX_DELTA_DEPTH) + 1 {
                 return Err(too_deep());
             }
-            record = bases.get(record).map_or(usize::MAX, |base| *base as usize);
+            record = records.get(record).map_or(usize::MAX, |record| record.base as usize);
         }
         while let Some(record) = way.pop() {
             depth += 1;
