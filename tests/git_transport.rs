@@ -165,7 +165,7 @@ async fn what_is_missing_and_what_is_empty_are_told_apart() {
 /// A server that gives each connection the next answer and hands over what it was asked.
 pub(crate) struct Scripted {
     pub(crate) url: String,
-    asked: mpsc::Receiver<String>,
+    pub(crate) asked: mpsc::Receiver<String>,
     pub(crate) thread: JoinHandle<()>,
 }
 
@@ -184,13 +184,20 @@ pub(crate) fn scripted(answers: Vec<Vec<u8>>) -> Scripted {
     Scripted { url, asked, thread }
 }
 
-fn read_head(connection: &mut TcpStream) -> String {
+pub(crate) fn read_head(connection: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).unwrap() > 0 {
         head.push(byte[0]);
     }
-    String::from_utf8(head).unwrap()
+    let head = String::from_utf8(head).unwrap();
+    // What is left unread when a connection is closed takes away what was sent.
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<u64>().ok())?
+    });
+    std::io::copy(&mut connection.take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
+    head
 }
 
 pub(crate) fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {

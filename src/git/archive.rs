@@ -15,7 +15,7 @@
 mod attributes;
 mod form;
 mod near;
-mod objects;
+pub(super) mod objects;
 mod pipeline;
 mod tar;
 pub(super) mod trees;

@@ -1,5 +1,6 @@
 //! The files of a commit, written into a fresh directory.
 
+mod large;
 mod parallel;
 
 use std::fs;

@@ -90,6 +90,7 @@ impl Limits {
             | Limit::BundleBytes
             | Limit::TreeBytes
             | Limit::DeltaBytes
+            | Limit::DeltaDepth
             | Limit::Submodules
             | Limit::SubmoduleDepth => None,
         }

@@ -40,8 +40,10 @@ pub enum Limit {
     BundleBytes,
     /// Bytes of one directory's list.
     TreeBytes,
-    /// Bytes of one file that is stored as a delta.
+    /// Bytes of one file that is stored as a delta, or of files that have to be held because there are deltas of them.
     DeltaBytes,
+    /// Deltas on each other.
+    DeltaDepth,
     /// Submodules, with those of submodules.
     Submodules,
     /// Submodules above one submodule, and itself.
@@ -66,7 +68,8 @@ impl Limit {
             Self::ArchiveBytes => "bytes in the archive",
             Self::BundleBytes => "bytes in the bundle",
             Self::TreeBytes => "bytes in the list of one directory",
-            Self::DeltaBytes => "bytes in one file that is stored as a delta",
+            Self::DeltaBytes => "bytes in files that are stored as deltas or have deltas",
+            Self::DeltaDepth => "deltas on each other",
             Self::Submodules => "submodules",
             Self::SubmoduleDepth => "submodules in each other",
         }

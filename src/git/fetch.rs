@@ -9,6 +9,7 @@ use git2::{
 };
 use git2::{RemoteCallbacks, Repository};
 
+use super::connectivity::{self, Before};
 use super::foreign::take_packs;
 use super::mirror::{self, MirrorPlace};
 use super::pkt::scrubbed;
@@ -178,6 +179,15 @@ impl<'a> Asked<'a> {
         by_list.chain(alone)
     }
 
+    /// What is wanted, as far as it is there. A commit that is asked for by its identifier alone may not exist.
+    fn tips(&self, repository: &Repository) -> Vec<Oid> {
+        let alone = match &self.selected {
+            Selected::Commit(oid) if !repository.odb().is_ok_and(|odb| odb.exists(*oid)) => Some(*oid),
+            _ => None,
+        };
+        self.wanted().map(|(_, oid)| oid).filter(|oid| Some(*oid) != alone).collect()
+    }
+
     /// What the server listed.
     pub(super) fn list(&self) -> &Advertisement {
         &self.list
@@ -187,6 +197,7 @@ impl<'a> Asked<'a> {
     pub(super) fn download(&mut self, repository: &Repository, engine: Engine) -> Result<(), Error> {
         let wire = self.wire;
         let directory = repository.path();
+        let before = Before::note(repository);
         if engine == Engine::Gix {
             let odb = repository.odb().map_err(|error| internal("opening the objects", &error))?;
             take_packs(&odb, directory.join("objects/pack"))
@@ -206,6 +217,8 @@ impl<'a> Asked<'a> {
         // The pack is there behind libgit2's back.
         let refreshed = repository.odb().and_then(|odb| odb.refresh());
         refreshed.map_err(|error| internal("reading the objects", &error))?;
+        let whole = connectivity::check(wire, repository, &before, &self.tips(repository));
+        whole.inspect_err(|_| before.restore())?;
         let transfer = &wire.control.transfer;
         wire.log.fact_at(Stage::Receive, "bytes", transfer.received_bytes());
         wire.log.fact_at(Stage::Receive, "objects", transfer.received_objects());

@@ -3,36 +3,30 @@
 //! libgit2 hands over raw bytes on its own thread; another thread reads them, so that the network and the
 //! processor work at the same time. The pack gets its name when it is whole, index last, as git does it.
 
+mod index_file;
+mod names;
+mod stream;
+mod thin;
+
 use std::fs::{self, File, Permissions};
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::BufWriter;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use gix_hash::Kind;
-use gix_pack::data::EntryRange;
-use gix_pack::data::input::{
-    BytesToEntriesIter, EntriesToBytesIter, Entry, EntryDataMode, LookupRefDeltaObjectsIter, Mode,
-};
-use gix_pack::index::write::ProgressId;
-use gix_pack::index::write_data_iter_to_stream;
 use tempfile::NamedTempFile;
 
-use super::meter::Meter;
-use super::objects::{MAX_TREE_BYTES, Objects};
-use super::pack_stream::{Judged, Notes, PackFile, PackFileHandle, Pieces, Shared, Tee, shared};
+use self::stream::Pieces;
+use super::connectivity::Links;
+use super::objects::Objects;
 use super::wire::{self, Wire};
-use super::{Error, Limit, Limits, PackProblem, Phase};
+use super::{Error, Phase};
 use crate::report::Stage;
 
 /// How many pieces may wait to be read: of 64 KiB each, as they come from a side band.
 const MAX_PIECES: usize = 64;
-
-/// What is read from the pieces at once, in bytes.
-const READ_BYTES: usize = 64 * 1024;
 
 /// What is collected before it is written, in bytes.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -141,69 +135,37 @@ struct Worker {
 
 impl Worker {
     fn run(&self, incoming: Receiver<Vec<u8>>) -> Result<u32, Error> {
-        let notes = shared(Notes::default());
-        let indexed = self.index(Pieces::new(incoming, self.wire.cut.interrupt()), &notes);
-        // The deadline and a cancel go before everything else; then what was noted where it happened, because a
-        // library's error does not say it.
-        let noted = notes.borrow_mut().failure.take();
-        indexed.map_err(|error| self.wire.control.check().err().or(noted).unwrap_or(error))
+        // The deadline and a cancel go before everything else.
+        let indexed = self.index(Pieces::new(incoming, self.wire.cut.interrupt()));
+        indexed.map_err(|error| self.wire.control.check().err().unwrap_or(error))
     }
 
-    fn index(&self, pieces: Pieces, notes: &Shared<Notes>) -> Result<u32, Error> {
+    fn index(&self, pieces: Pieces) -> Result<u32, Error> {
+        let control = &self.wire.control;
         let pack = self.temporary("tmp_pack_")?;
         let index = self.temporary("tmp_idx_")?;
-        let file = BufWriter::with_capacity(WRITE_BYTES, self.reopened(&pack)?);
-        let file = shared(PackFile::new(file, self.directory.clone(), notes));
-        let pieces = shared(pieces);
-        let bases = Objects::for_bases(&self.directory, self.wire.control.limits.max_blob_bytes);
-        // Where nothing is there that a thin pack could lean on, the bytes go to the disk as they come.
-        let (tee, mode) = match bases {
-            None => (Some(&file), EntryDataMode::Crc32),
-            Some(_) => (None, EntryDataMode::KeepAndCrc32),
-        };
-        let reader = BufReader::with_capacity(READ_BYTES, Tee::new(&pieces, tee, notes));
-        let entries = BytesToEntriesIter::new_from_header(reader, Mode::Verify, mode, Kind::Sha1);
-        let limits = self.wire.control.limits;
-        let entries = entries.map_err(|error| damaged(&error, limits))?;
-        let version = entries.version();
-        let entries = Judged::new(entries, &self.wire.control, notes);
-        let mut entries: Box<dyn Iterator<Item = gix_error::Result<Entry>>> = match bases {
-            None => Box::new(entries),
-            Some(bases) => {
-                let compression = gix_zlib::Compression::BEST_SPEED;
-                let completed = LookupRefDeltaObjectsIter::new(entries, bases, compression);
-                let out = PackFileHandle(Rc::clone(&file));
-                Box::new(EntriesToBytesIter::new(completed, out, version, Kind::Sha1))
-            }
-        };
-        let mut out = BufWriter::with_capacity(WRITE_BYTES, self.reopened(&index)?);
-        let resolver = || {
-            file.borrow_mut().flush()?;
-            let whole = gix_pack::data::File::at(pack.path(), Kind::Sha1);
-            let whole = whole.map_err(|_| std::io::Error::other("the pack cannot be read again"))?;
-            Ok((slice, whole))
-        };
-        let outcome = write_data_iter_to_stream(
-            gix_pack::index::Version::default(),
-            resolver,
-            &mut entries,
-            None,
-            &mut Meter::watching(ProgressId::ResolveObjects, self.wire.control.transfer.indexed()),
-            &mut out,
-            &self.wire.cut.interrupt(),
-            Kind::Sha1,
-            usize::try_from(limits.max_blob_bytes.max(MAX_TREE_BYTES)).ok(),
-            version,
-        );
-        let outcome = outcome.map_err(|error| damaged(&error, limits))?;
-        drop(entries);
-        pieces.borrow_mut().expect_end(notes)?;
-        file.borrow_mut().flush().map_err(|error| self.target(error))?;
-        out.flush().map_err(|error| self.target(error))?;
-        if outcome.num_objects > 0 {
-            self.keep(pack, index, &outcome.data_hash.to_hex().to_string())?;
+        let mut received = stream::take(pieces, self.reopened(&pack)?, &self.directory, control)?;
+        let earlier = Objects::for_bases(&self.directory, control.limits.max_blob_bytes);
+        received.find_hashed();
+        if let Some(earlier) = &earlier
+            && !received.by_name.is_empty()
+        {
+            thin::complete(&mut received, self.reopened(&pack)?, &self.directory, earlier, control)?;
         }
-        Ok(outcome.num_objects)
+        let links = Links::new(received.records.len(), earlier.as_ref());
+        let interrupt = self.wire.cut.interrupt();
+        let source =
+            names::Pack { path: pack.path(), directory: &self.directory, control, interrupt: &interrupt };
+        let named = names::names(&source, &mut received, &links)?;
+        let verdict = links.judge(named.iter().map(|named| &*named.id), earlier.as_ref(), control)?;
+        self.wire.set_connectivity(verdict);
+        let out = BufWriter::with_capacity(WRITE_BYTES, self.reopened(&index)?);
+        index_file::write(&received, &named, out).map_err(|error| self.target(error))?;
+        let count = u32::try_from(named.len()).map_err(|_| internal("counting the objects"))?;
+        if count > 0 {
+            self.keep(pack, index, &received.hash.to_hex().to_string())?;
+        }
+        Ok(count)
     }
 
     fn temporary(&self, prefix: &str) -> Result<NamedTempFile, Error> {
@@ -235,16 +197,4 @@ impl Worker {
     fn target(&self, source: std::io::Error) -> Error {
         super::target::target_error(&self.directory, source)
     }
-}
-
-fn slice(range: EntryRange, pack: &gix_pack::data::File) -> Option<&[u8]> {
-    pack.entry_slice(range)
-}
-
-/// What went wrong where nothing was noted: an object that would be larger than any may be, or bytes out of form.
-fn damaged(error: &gix_error::Error, limits: Limits) -> Error {
-    if error.is_resource_exhausted() {
-        return Error::TooLarge { what: Limit::BlobBytes, limit: limits.max_blob_bytes };
-    }
-    Error::PackCorrupt(PackProblem::Damaged)
 }

@@ -14,6 +14,9 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// The largest object that is no file, in bytes: a tree with a million entries has less.
 pub(super) const MAX_TREE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// From which size on a file is not held in memory where that can be helped, in bytes.
+pub(super) const LARGE_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// A handle on the objects of a repository. Clones share the open packs and have caches of their own.
 #[derive(Clone)]
 pub(super) struct Objects(gix_odb::Cache<gix_odb::store::Handle<Arc<gix_odb::Store>>>);
@@ -21,8 +24,13 @@ pub(super) struct Objects(gix_odb::Cache<gix_odb::store::Handle<Arc<gix_odb::Sto
 impl Objects {
     /// Opens the directory `objects` of a repository. A file that is larger than `max_blob_bytes` cannot be read.
     pub(super) fn open(directory: &Path, max_blob_bytes: u64) -> std::io::Result<Self> {
+        Self::open_limited(directory, max_blob_bytes.max(MAX_TREE_BYTES))
+    }
+
+    /// Opens it so that nothing can be read that takes more than so many bytes, of whatever kind.
+    pub(super) fn open_limited(directory: &Path, max_bytes: u64) -> std::io::Result<Self> {
         let options = gix_odb::store::init::Options {
-            alloc_limit_bytes: usize::try_from(max_blob_bytes.max(MAX_TREE_BYTES)).ok(),
+            alloc_limit_bytes: usize::try_from(max_bytes).ok(),
             use_multi_pack_index: false,
             ..Default::default()
         };
@@ -41,6 +49,28 @@ impl Objects {
             return None;
         }
         Self::open(pack_directory.parent()?, max_blob_bytes).ok()
+    }
+
+    /// A handle that does not look again for packs that have come meanwhile.
+    pub(super) fn without_refresh(&self) -> Self {
+        let mut objects = self.clone();
+        objects.0.refresh_never();
+        objects
+    }
+
+    /// How many objects are in packs; 0 where that cannot be said.
+    pub(super) fn count(&self) -> u64 {
+        self.0.packed_object_count().unwrap_or(0)
+    }
+
+    /// Whether there is an object.
+    pub(super) fn contains(&self, id: &oid) -> bool {
+        gix_object::Exists::exists(&self.0, id)
+    }
+
+    /// Whether there is an object that begins so.
+    pub(super) fn contains_prefix(&self, prefix: gix_hash::Prefix) -> bool {
+        self.0.lookup_prefix(prefix, None).is_ok_and(|found| found.is_some())
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 
+use super::connectivity::Verdict;
 use super::pkt::Observer;
 use super::{Access, Control, Error, Limit, Remote};
 use crate::remote_url::RemoteUrl;
@@ -32,6 +33,7 @@ pub(super) struct Wire {
     /// What came over the connection so far, by the rules of git's framing.
     pub(super) observer: Mutex<Observer>,
     failure: Mutex<Option<Error>>,
+    connectivity: Mutex<Option<Verdict>>,
 }
 
 impl Wire {
@@ -46,6 +48,7 @@ impl Wire {
             cut: Arc::clone(cut),
             observer: Mutex::new(Observer::new(control.limits.max_references)),
             failure: Mutex::new(None),
+            connectivity: Mutex::new(None),
         })
     }
 
@@ -112,6 +115,16 @@ impl Wire {
     /// Takes the recorded reason out.
     pub(super) fn take_failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Records what was seen of what the objects of a pack refer to.
+    pub(super) fn set_connectivity(&self, verdict: Verdict) {
+        *self.connectivity.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    }
+
+    /// Takes that out.
+    pub(super) fn take_connectivity(&self) -> Option<Verdict> {
+        self.connectivity.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Runs a future on the runtime until it is done, or until the work must stop.

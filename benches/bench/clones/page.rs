@@ -72,11 +72,18 @@ const MEMORY: &str = "\
 
 - What comes is a stream: at most 64 pieces of 64 KiB wait between the network and the pack's file, whatever the pack's size.
 - What grows with a repository is measured above: about 500 bytes for each object, most of which is the mapped pack.
-  The tree of deltas itself, with each object's place in the pack, its checksum and its name, comes by reckoning to 80 to 100
-  bytes for each object, which is about 50 MB for half a million.
-- Each thread that resolves deltas holds the objects of one chain: a few times the largest object, for each thread. There are
-  as many threads as cores. A limit on the size of one object is a limit on this as well (`limits.blob_bytes`).
+  The tree of deltas itself, with each object's place in the pack, its checksum and its name, and the beginning of every name
+  that objects refer to, by which holes are found, come by reckoning to 100 to 150 bytes for each object, which is about 60 MB
+  for half a million.
+- A file of 16 MiB or more that the pack holds whole, and that nothing is a delta of, is hashed as it comes and held nowhere.
+- Each thread that resolves deltas holds one object, the delta that makes it and its base: three times `limits.blob_bytes` at
+  the most. There are as many threads as cores. What is held because further deltas of it are still to come is 2 GiB at the
+  most, for all threads together; a pack that asks for more is refused, and so is a chain of more than 10,000 deltas. Where
+  deltas name bases in the same pack by their identifiers, as servers without `ofs-delta` have it, the pack is unpacked twice,
+  and the first time the limit on one object is the only one.
 - The pack is mapped and not read into memory. The kernel counts what is mapped as long as it is in use, and takes it back when
   it needs the room; on a memory file system, as here, it counts as shared memory.
-- The checkout holds one file for each thread and a cache of bases of 16 MiB at most for each of them.
+- The checkout holds one file of at most 16 MiB for each thread, the form that attributes ask for beside it, and a cache of
+  bases of 16 MiB at most for each of them. Larger files are streamed, hashed on the way. One that is stored as a delta, or that
+  is converted, is held whole, one at a time. libgit2's own checkout, where it is chosen, holds every file whole.
 ";

@@ -138,6 +138,11 @@ impl Objects {
         buffer.chunks(PIECE_BYTES).try_for_each(take)
     }
 
+    /// Whether [`Self::stream`] holds no more than a piece of a file.
+    pub(in crate::git) fn is_streamed(&self, id: &oid) -> Result<bool, Error> {
+        Ok(self.stored_whole(id)?.is_some())
+    }
+
     /// The inflated content of a file that is stored as it is, in a pack or by itself.
     fn stored_whole(&self, id: &oid) -> Result<Option<Box<dyn Read>>, Error> {
         for directory in &self.directories {

@@ -1,5 +1,6 @@
 //! The files of a commit, written on all cores.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gix_hash::{ObjectId, oid};
 use gix_index::entry::{Flags, Mode};
-use gix_object::{Data, Find, Kind};
+use gix_object::{Data, Find, FindHeader as _, Kind};
 use gix_worktree::stack::state::Attributes;
 use gix_worktree::stack::state::attributes::Source;
 use prodash::progress::Discard;
 
+use super::large::{self, Conversion};
 use crate::git::meter::Meter;
-use crate::git::objects::Objects;
+use crate::git::objects::{LARGE_FILE_BYTES, MAX_TREE_BYTES, Objects};
 use crate::git::pkt::scrubbed;
 use crate::git::survey::is_lfs_pointer;
 use crate::git::target::target_error;
@@ -40,9 +42,12 @@ pub(super) fn write(
     paths: &[String],
 ) -> Result<Written, Error> {
     let limits = wire.control.limits;
-    let objects = Objects::open(&git_directory.join("objects"), limits.max_blob_bytes)
-        .map_err(|error| target_error(directory, error))?;
-    let watched = Watched { objects, seen: Arc::default(), limits };
+    let open = |limit| {
+        let objects = Objects::open_limited(&git_directory.join("objects"), limit);
+        objects.map_err(|error| target_error(directory, error))
+    };
+    let (objects, whole) = (open(LARGE_FILE_BYTES)?, open(limits.max_blob_bytes.max(MAX_TREE_BYTES))?);
+    let watched = Watched { objects, whole, seen: Arc::default(), limits };
     let seen = Arc::clone(&watched.seen);
     let interrupt = wire.cut.interrupt();
     let checked_out = || -> Result<(), Error> {
@@ -69,6 +74,16 @@ pub(super) fn write(
         }
         if let Some(collision) = outcome.collisions.first() {
             return Err(Error::UnsafePath { path: scrubbed(&collision.path) });
+        }
+        let large = std::mem::take(&mut *seen.large.lock().unwrap_or_else(PoisonError::into_inner));
+        if !large.is_empty() {
+            let conversion = Conversion {
+                attributes: attributes().map_err(|error| target_error(directory, error))?,
+                filters: filters(),
+                find: &watched,
+            };
+            let places = (git_directory, directory);
+            large::write(&mut index, &large, conversion, places, &wire.control, |size| watched.admit(size))?;
         }
         make_places_of_submodules(&index, directory).map_err(|error| target_error(directory, error))?;
         keep(index, git_directory, directory)
@@ -184,10 +199,13 @@ fn meaning(error: &gix_error::Error, directory: &Path) -> Error {
     }
 }
 
-/// Objects that are looked at as they are read.
+/// Objects that are looked at as they are read. In the place of a large file an empty one is found, and noted.
 #[derive(Clone)]
 struct Watched {
+    /// It reads nothing large.
     objects: Objects,
+    /// It reads whatever is allowed.
+    whole: Objects,
     seen: Arc<Seen>,
     limits: Limits,
 }
@@ -196,23 +214,44 @@ struct Watched {
 struct Seen {
     lfs_pointers: AtomicU64,
     bytes: AtomicU64,
+    large: Mutex<HashSet<ObjectId>>,
     failure: Mutex<Option<Error>>,
 }
 
 impl Watched {
     fn judge(&self, data: &Data<'_>) -> Result<(), Error> {
+        self.admit(data.data.len() as u64)?;
+        if is_lfs_pointer(data.data) {
+            self.seen.lfs_pointers.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Counts a file of this size, before it is written.
+    fn admit(&self, size: u64) -> Result<(), Error> {
         let limits = self.limits;
-        let size = data.data.len() as u64;
         if size > limits.max_blob_bytes {
             return Err(Error::TooLarge { what: Limit::BlobBytes, limit: limits.max_blob_bytes });
         }
         if self.seen.bytes.fetch_add(size, Ordering::Relaxed) + size > limits.max_expanded_bytes {
             return Err(Error::TooLarge { what: Limit::ExpandedBytes, limit: limits.max_expanded_bytes });
         }
-        if is_lfs_pointer(data.data) {
-            self.seen.lfs_pointers.fetch_add(1, Ordering::Relaxed);
-        }
         Ok(())
+    }
+
+    /// Reads an object that is not small, or is made of what is not. A file is only noted.
+    fn read_large<'a>(&self, id: &oid, buffer: &'a mut Vec<u8>) -> gix_error::Result<Option<Data<'a>>> {
+        if self.whole.try_header(id)?.is_some_and(|header| header.kind == Kind::Blob) {
+            self.seen.large.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+            buffer.clear();
+            return Ok(Some(Data::new(buffer, Kind::Blob, id.kind())));
+        }
+        self.whole.try_find(id, buffer).inspect_err(|error| {
+            if error.is_resource_exhausted() {
+                let limit = self.limits.max_blob_bytes;
+                self.fail(Error::TooLarge { what: Limit::BlobBytes, limit });
+            }
+        })
     }
 
     fn fail(&self, error: Error) {
@@ -222,12 +261,14 @@ impl Watched {
 
 impl Find for Watched {
     fn try_find<'a>(&self, id: &oid, buffer: &'a mut Vec<u8>) -> gix_error::Result<Option<Data<'a>>> {
-        let found = self.objects.try_find(id, buffer).inspect_err(|error| {
-            if error.is_resource_exhausted() {
-                let limit = self.limits.max_blob_bytes;
-                self.fail(Error::TooLarge { what: Limit::BlobBytes, limit });
-            }
-        })?;
+        let found = match self.objects.try_find(id, buffer) {
+            Ok(Some(data)) => Some((data.kind, data.data.len())),
+            Ok(None) => None,
+            Err(error) if error.is_resource_exhausted() => return self.read_large(id, buffer),
+            Err(error) => return Err(error),
+        };
+        let found =
+            found.map(|(kind, length)| Data::new(buffer.get(..length).unwrap_or_default(), kind, id.kind()));
         let Some(data) = found else {
             self.fail(Error::PackCorrupt(PackProblem::ObjectMissing));
             return Ok(None);

@@ -1,0 +1,277 @@
+//! What objects refer to, collected by many threads in bounded memory.
+//!
+//! An object is known by the first eight bytes of its name here. Two that begin alike could hide a hole, which a walk
+//! or whoever needs the object would find later; they cannot make one up.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use gix_hash::{Kind as HashKind, ObjectId, Prefix, oid};
+use gix_object::Kind;
+
+use crate::git::objects::Objects;
+use crate::git::{Control, Error};
+
+/// How many parts a set has, each with a lock of its own: as many as the first bits of a name tell apart.
+const SHARD_BITS: u32 = 6;
+
+/// How many of the references that were seen last each thread remembers. Trees that follow each other are alike.
+const RECENT: usize = 32 * 1024;
+
+/// How many hex digits of a name are known.
+const PREFIX_DIGITS: usize = 16;
+
+/// The bits of a mode that say what it is, and what they are for a commit of another repository.
+const KIND_OF_MODE: u32 = 0o170_000;
+const SUBMODULE: u32 = 0o160_000;
+
+/// How often it is looked whether to go on.
+const CHECK_EVERY: usize = 1024;
+
+/// Names that are whole numbers already, and as good as random.
+#[derive(Default)]
+pub(in crate::git) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // The first bits are those of the part.
+        self.0 = value.rotate_left(SHARD_BITS);
+    }
+}
+
+/// A set of names, of so many at the most.
+struct Names {
+    shards: Vec<Mutex<HashSet<u64, BuildHasherDefault<Spread>>>>,
+    count: AtomicUsize,
+}
+
+impl Names {
+    fn new() -> Self {
+        let shards = (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect();
+        Self { shards, count: AtomicUsize::new(0) }
+    }
+
+    /// Adds a name. Returns how many there are.
+    fn add(&self, name: u64) -> usize {
+        let shard = usize::try_from(name >> (u64::BITS - SHARD_BITS)).unwrap_or(0);
+        let is_new = self
+            .shards
+            .get(shard)
+            .is_some_and(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).insert(name));
+        self.count.fetch_add(usize::from(is_new), Ordering::Relaxed) + usize::from(is_new)
+    }
+
+    /// The names that are not among the sorted ones.
+    fn without<'a>(&self, sorted: impl Iterator<Item = &'a oid>) -> Vec<u64> {
+        let mut sorted = sorted.map(prefix).peekable();
+        let mut missing = Vec::new();
+        // The parts are in the order of what they hold.
+        for shard in &self.shards {
+            let names = std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut names: Vec<u64> = names.into_iter().collect();
+            names.sort_unstable();
+            for name in names {
+                while sorted.next_if(|there| *there < name).is_some() {}
+                if sorted.peek() != Some(&name) {
+                    missing.push(name);
+                }
+            }
+        }
+        missing
+    }
+}
+
+/// What the objects of a pack refer to.
+///
+/// It holds the beginnings of the names: nine bytes for each object that is referred to, up to twice that as a set grows.
+/// There are never more of them than objects that can be meant; from then on there is a hole, and nothing more is noted.
+pub(in crate::git) struct Links {
+    others: Names,
+    parents: Names,
+    limit: usize,
+    is_unsure: AtomicBool,
+}
+
+/// What was found out about a pack.
+pub(in crate::git) struct Verdict {
+    /// Whether something is missing that is no parent of a commit, or may be.
+    pub(in crate::git) has_holes: bool,
+    /// The beginnings of the names of parents that are missing.
+    pub(in crate::git) missing_parents: Vec<u64>,
+}
+
+impl Links {
+    /// For a pack of so many objects.
+    pub(in crate::git) fn new(objects: usize, earlier: Option<&Objects>) -> Self {
+        let earlier = usize::try_from(earlier.map_or(0, Objects::count)).unwrap_or(usize::MAX);
+        let limit = objects.saturating_add(earlier);
+        Self { others: Names::new(), parents: Names::new(), limit, is_unsure: AtomicBool::new(false) }
+    }
+
+    /// Notes nothing more: it is not known what there is.
+    pub(in crate::git) fn give_up(&self) {
+        self.is_unsure.store(true, Ordering::Relaxed);
+    }
+
+    /// Collects for one thread; a clone is for another one.
+    pub(in crate::git) fn collector(&self) -> Collector<'_> {
+        Collector { links: self, recent: vec![0; RECENT].into_boxed_slice() }
+    }
+
+    /// Looks for what is referred to, in the pack, whose names are sorted, and among the earlier objects.
+    pub(in crate::git) fn judge<'a>(
+        &self,
+        sorted: impl Iterator<Item = &'a oid> + Clone,
+        earlier: Option<&Objects>,
+        control: &Control,
+    ) -> Result<Verdict, Error> {
+        if self.is_unsure.load(Ordering::Relaxed) {
+            return Ok(Verdict { has_holes: true, missing_parents: Vec::new() });
+        }
+        let earlier = earlier.map(Objects::without_refresh);
+        let is_there = |name: u64| earlier.as_ref().is_some_and(|earlier| has(earlier, name));
+        let mut has_holes = false;
+        for (position, name) in self.others.without(sorted.clone()).into_iter().enumerate() {
+            if position % CHECK_EVERY == 0 {
+                control.check()?;
+            }
+            if !is_there(name) {
+                has_holes = true;
+                break;
+            }
+        }
+        let mut missing_parents = self.parents.without(sorted);
+        missing_parents.retain(|name| !is_there(*name));
+        Ok(Verdict { has_holes, missing_parents })
+    }
+}
+
+fn has(objects: &Objects, name: u64) -> bool {
+    let mut id = ObjectId::null(HashKind::Sha1);
+    if let Some(beginning) = id.as_mut_slice().first_chunk_mut() {
+        *beginning = name.to_be_bytes();
+    }
+    Prefix::new(&id, PREFIX_DIGITS).is_ok_and(|prefix| objects.contains_prefix(prefix))
+}
+
+/// One thread's part of the collecting.
+pub(in crate::git) struct Collector<'a> {
+    links: &'a Links,
+    /// What was seen last, each name in a place of its own.
+    recent: Box<[u64]>,
+}
+
+impl Clone for Collector<'_> {
+    fn clone(&self) -> Self {
+        self.links.collector()
+    }
+}
+
+impl Collector<'_> {
+    /// Takes note of what an object refers to.
+    pub(in crate::git) fn object(&mut self, kind: Kind, data: &[u8]) {
+        let Self { links, recent } = self;
+        if kind == Kind::Blob || links.is_unsure.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_whole = references(kind, data, |reference| {
+            let (names, id) = match reference {
+                Reference::Parent(id) => (&links.parents, id),
+                Reference::Other(id) => (&links.others, id),
+            };
+            let name = prefix(id);
+            if matches!(reference, Reference::Other(_)) {
+                let place = usize::try_from(name % RECENT as u64).unwrap_or(0);
+                match recent.get_mut(place) {
+                    Some(seen) if *seen == name => return,
+                    Some(seen) => *seen = name,
+                    None => {}
+                }
+            }
+            if names.add(name) > links.limit {
+                links.give_up();
+            }
+        });
+        if !is_whole {
+            links.give_up();
+        }
+    }
+}
+
+/// What an object refers to.
+#[derive(Clone, Copy)]
+pub(super) enum Reference<'a> {
+    /// A commit, to one before it.
+    Parent(&'a oid),
+    /// Anything else that has to be there.
+    Other(&'a oid),
+}
+
+/// The beginning of a name.
+pub(super) fn prefix(id: &oid) -> u64 {
+    u64::from_be_bytes(id.as_bytes().first_chunk().copied().unwrap_or_default())
+}
+
+/// Hands out everything that an object refers to; commits of other repositories are nobody's business here. `false` is
+/// an object out of form.
+pub(super) fn references(kind: Kind, data: &[u8], take: impl FnMut(Reference<'_>)) -> bool {
+    match kind {
+        Kind::Blob => true,
+        Kind::Tree => of_tree(data, take).is_some(),
+        Kind::Commit => of_commit(data, take).is_some(),
+        Kind::Tag => of_tag(data, take).is_some(),
+    }
+}
+
+fn of_tree(mut data: &[u8], mut take: impl FnMut(Reference<'_>)) -> Option<()> {
+    while !data.is_empty() {
+        let space = data.iter().take(8).position(|byte| *byte == b' ')?;
+        let (mode, rest) = data.split_at_checked(space)?;
+        let mode = mode.iter().try_fold(0u32, |mode, digit| match digit {
+            b'0'..=b'7' => Some(mode << 3 | u32::from(digit - b'0')),
+            _ => None,
+        })?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let (id, rest) = rest.get(end + 1..)?.split_at_checked(HashKind::Sha1.len_in_bytes())?;
+        if mode & KIND_OF_MODE != SUBMODULE {
+            take(Reference::Other(oid::try_from_bytes(id).ok()?));
+        }
+        data = rest;
+    }
+    Some(())
+}
+
+fn of_commit(data: &[u8], mut take: impl FnMut(Reference<'_>)) -> Option<()> {
+    let (tree, mut rest) = named(data, b"tree ")?;
+    take(Reference::Other(&tree));
+    while rest.starts_with(b"parent ") {
+        let parent;
+        (parent, rest) = named(rest, b"parent ")?;
+        take(Reference::Parent(&parent));
+    }
+    Some(())
+}
+
+fn of_tag(data: &[u8], mut take: impl FnMut(Reference<'_>)) -> Option<()> {
+    let (object, _) = named(data, b"object ")?;
+    take(Reference::Other(&object));
+    Some(())
+}
+
+/// A line with a name, and what comes after it.
+fn named<'a>(data: &'a [u8], key: &[u8]) -> Option<(ObjectId, &'a [u8])> {
+    let (hex, rest) = data.strip_prefix(key)?.split_at_checked(HashKind::Sha1.len_in_hex())?;
+    Some((ObjectId::from_hex(hex).ok()?, rest.strip_prefix(b"\n")?))
+}

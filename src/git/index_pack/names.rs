@@ -1,0 +1,361 @@
+//! What the objects of a pack are called: unpacked on all cores, deltas on their bases, and hashed. On the way it is
+//! seen what they refer to.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gix_hash::{Kind as HashKind, ObjectId};
+use gix_object::Kind;
+use gix_pack::cache::delta::Tree;
+use gix_pack::cache::delta::traverse::{Context, Options};
+use gix_pack::data::EntryRange;
+use gix_pack::data::input::Entry;
+use gix_pack::index::write::ProgressId;
+use gix_pack::index::write_data_iter_to_stream;
+use tempfile::NamedTempFile;
+
+use super::index_file::Named;
+use super::stream::{NO_BASE, Received, Record};
+use crate::git::connectivity::{Collector, Links};
+use crate::git::meter::Meter;
+use crate::git::objects::MAX_TREE_BYTES;
+use crate::git::{Control, Error, Limit, Limits, PackProblem};
+
+/// The most deltas on each other. Git itself makes 4,095 at the most.
+const MAX_DELTA_DEPTH: u16 = 10_000;
+
+/// How much of objects is held at once because there are further deltas of them, in bytes.
+const MAX_HELD_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// From which size on an object counts as held, in bytes.
+const COUNTED_BYTES: u64 = 16 * 1024;
+
+/// A pack that is about to be indexed.
+pub(super) struct Pack<'a> {
+    pub(super) path: &'a Path,
+    /// The directory that it is in.
+    pub(super) directory: &'a Path,
+    pub(super) control: &'a Control,
+    pub(super) interrupt: &'a AtomicBool,
+}
+
+/// An object as it goes through the library.
+struct Item {
+    record: u32,
+    id: ObjectId,
+}
+
+/// The names of all objects, sorted.
+pub(super) fn names(pack: &Pack<'_>, received: &mut Received, links: &Links) -> Result<Vec<Named>, Error> {
+    if !received.by_name.is_empty() {
+        // The library can put deltas on bases that it gets to know on the way only where it keeps everything to
+        // itself. With what it finds out the pack is gone through again.
+        let named = named_by_library(pack, received)?;
+        let bases: Vec<ObjectId> = received.by_name.keys().copied().collect();
+        for base in bases {
+            let found = named.binary_search_by(|named| named.id.cmp(&base)).ok();
+            let record = found.and_then(|found| named.get(found)).ok_or_else(damaged)?.record;
+            received.found(&base, record);
+        }
+        check_depth(received)?;
+    }
+    let mut named = unpacked(pack, received, links)?;
+    named.sort_unstable_by_key(|named| named.id);
+    Ok(named)
+}
+
+/// A pack in the library's form, with the places of what is passed over.
+type Source = (gix_pack::data::File, Vec<u64>);
+
+fn slice(range: EntryRange, (pack, passed_over): &Source) -> Option<&[u8]> {
+    let next = passed_over.partition_point(|place| *place <= range.start);
+    let end = passed_over.get(next).map_or(range.end, |place| range.end.min(*place));
+    pack.entry_slice(range.start..end)
+}
+
+fn unpacked(pack: &Pack<'_>, received: &Received, links: &Links) -> Result<Vec<Named>, Error> {
+    let Received { records, hashed, end, places, .. } = received;
+    let known: HashMap<u32, &ObjectId> =
+        hashed.iter().filter(|hashed| !hashed.is_base).map(|hashed| (hashed.record, &hashed.id)).collect();
+    let count = u32::try_from(records.len()).map_err(|_| damaged())?;
+    let items = (0..count).filter(|record| !known.contains_key(record));
+    let items: Vec<Item> = items.map(|record| Item { record, id: ObjectId::null(HashKind::Sha1) }).collect();
+    let offset = |record: u32| records.get(record as usize).map_or(0, |record| record.offset);
+    let noted = Mutex::new(None);
+    let failed = |error: gix_error::Error| {
+        let noted = noted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        noted.unwrap_or_else(|| meaning(&error, pack.control.limits))
+    };
+    let mut unpacked = Vec::with_capacity(records.len());
+    if !items.is_empty() {
+        let tree = Tree::from_offsets_in_pack(
+            pack.path,
+            items.into_iter(),
+            &|item: &Item| offset(item.record),
+            &|id| Ok(places.get(id).copied()),
+            &mut Meter::counting(&Arc::default()),
+            pack.interrupt,
+            HashKind::Sha1,
+        )
+        .map_err(failed)?;
+        let file = gix_pack::data::File::at(pack.path, HashKind::Sha1).map_err(failed)?;
+        let mut passed_over: Vec<u64> = known.keys().map(|record| offset(*record)).collect();
+        passed_over.sort_unstable();
+        let (held, limits) = (Held::new(records), pack.control.limits);
+        let mut inspector =
+            Inspector { records, held: &held, links: links.collector(), limits, noted: &noted };
+        let inspect = move |item: &mut Item, _: &dyn prodash::Progress, context: Context<'_>| {
+            inspector.inspect(item, &context)
+        };
+        let options = Options {
+            object_progress: Box::new(Meter::counting(pack.control.transfer.indexed())),
+            size_progress: &mut Meter::counting(&Arc::default()),
+            thread_limit: None,
+            should_interrupt: pack.interrupt,
+            object_hash: HashKind::Sha1,
+            alloc_limit_bytes: alloc_limit(pack.control.limits),
+        };
+        let outcome = tree.traverse(slice, &(file, passed_over), *end, inspect, options).map_err(failed)?;
+        let items = outcome.roots.into_iter().chain(outcome.children);
+        unpacked.extend(items.map(|item| Named { id: item.data.id, record: item.data.record }));
+    }
+    pack.control.transfer.indexed().fetch_add(known.len(), Ordering::Relaxed);
+    unpacked.extend(known.into_iter().map(|(record, id)| Named { id: *id, record }));
+    Ok(unpacked)
+}
+
+/// Looks at every object once, on the thread that unpacked it.
+#[derive(Clone)]
+struct Inspector<'a> {
+    records: &'a [Record],
+    held: &'a Held,
+    links: Collector<'a>,
+    limits: Limits,
+    noted: &'a Mutex<Option<Error>>,
+}
+
+impl Inspector<'_> {
+    fn inspect(&mut self, item: &mut Item, context: &Context<'_>) -> gix_error::Result<()> {
+        self.inspected(item, context).map_err(|error| {
+            self.noted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            gix_hash::io::from_std_io(io::ErrorKind::InvalidData.into())
+        })
+    }
+
+    fn inspected(&mut self, item: &mut Item, context: &Context<'_>) -> Result<(), Error> {
+        let kind = context.entry.header.as_kind().ok_or_else(damaged)?;
+        let size = context.decompressed.len() as u64;
+        if context.level > MAX_DELTA_DEPTH {
+            return Err(too_deep());
+        }
+        if kind == Kind::Blob && size > self.limits.max_blob_bytes {
+            return Err(Error::TooLarge { what: Limit::BlobBytes, limit: self.limits.max_blob_bytes });
+        }
+        let base = self.records.get(item.record as usize).map_or(NO_BASE, |record| record.base);
+        self.held.note(item.record, base, size)?;
+        item.id =
+            gix_object::compute_hash(HashKind::Sha1, kind, context.decompressed).map_err(|_| damaged())?;
+        self.links.object(kind, context.decompressed);
+        Ok(())
+    }
+}
+
+/// Counts what the library has to hold: objects of which there are deltas that were not unpacked yet. A few bytes can
+/// make a whole tree of large ones.
+struct Held {
+    /// By record: deltas of it that are still to come.
+    deltas: Vec<AtomicU32>,
+    /// Of how many records more than a little is held.
+    count: AtomicUsize,
+    bases: Mutex<Bases>,
+}
+
+#[derive(Default)]
+struct Bases {
+    bytes: u64,
+    sizes: HashMap<u32, u64>,
+}
+
+impl Held {
+    fn new(records: &[Record]) -> Self {
+        let deltas: Vec<AtomicU32> = records.iter().map(|_| AtomicU32::new(0)).collect();
+        for record in records {
+            if let Some(deltas) = deltas.get(record.base as usize) {
+                deltas.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Self { deltas, count: AtomicUsize::new(0), bases: Mutex::default() }
+    }
+
+    fn note(&self, record: u32, base: u32, size: u64) -> Result<(), Error> {
+        let is_last =
+            self.deltas.get(base as usize).is_some_and(|deltas| deltas.fetch_sub(1, Ordering::AcqRel) == 1);
+        if is_last && self.count.load(Ordering::Acquire) > 0 {
+            let mut bases = self.lock();
+            if let Some(size) = bases.sizes.remove(&base) {
+                bases.bytes -= size;
+                self.count.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let has_deltas =
+            self.deltas.get(record as usize).is_some_and(|deltas| deltas.load(Ordering::Acquire) > 0);
+        if has_deltas && size >= COUNTED_BYTES {
+            let mut bases = self.lock();
+            bases.bytes += size;
+            bases.sizes.insert(record, size);
+            self.count.fetch_add(1, Ordering::AcqRel);
+            if bases.bytes > MAX_HELD_BYTES {
+                return Err(Error::TooLarge { what: Limit::DeltaBytes, limit: MAX_HELD_BYTES });
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bases> {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same by the library alone, for a pack whose deltas name their bases.
+fn named_by_library(pack: &Pack<'_>, received: &Received) -> Result<Vec<Named>, Error> {
+    let Received { records, end, hash, .. } = received;
+    let limits = pack.control.limits;
+    let failed = |error: gix_error::Error| meaning(&error, limits);
+    let file = gix_pack::data::File::at(pack.path, HashKind::Sha1).map_err(failed)?;
+    let version = file.version();
+    let ends = records.iter().skip(1).map(|record| record.offset).chain([*end]);
+    let mut entries = records.iter().zip(ends).map(|(record, end)| {
+        let entry = file.entry(record.offset)?;
+        Ok(Entry {
+            header: entry.header,
+            header_size: u16::try_from(entry.header_size()).unwrap_or(u16::MAX),
+            pack_offset: record.offset,
+            compressed: None,
+            compressed_size: end - entry.data_offset,
+            crc32: Some(record.crc32),
+            decompressed_size: entry.decompressed_size,
+            trailer: Some(*hash),
+        })
+    });
+    let cannot = |error| crate::git::target::target_error(pack.directory, error);
+    let index = NamedTempFile::with_prefix_in("tmp_idx_", pack.directory).map_err(cannot)?;
+    let resolver = || {
+        let file = gix_pack::data::File::at(pack.path, HashKind::Sha1);
+        Ok((slice, (file.map_err(|_| io::Error::other("the pack cannot be read again"))?, Vec::new())))
+    };
+    let written = write_data_iter_to_stream(
+        gix_pack::index::Version::default(),
+        resolver,
+        &mut entries,
+        None,
+        &mut Meter::watching(ProgressId::ResolveObjects, pack.control.transfer.indexed()),
+        &mut io::BufWriter::new(index.as_file()),
+        pack.interrupt,
+        HashKind::Sha1,
+        alloc_limit(limits),
+        version,
+    );
+    written.map_err(failed)?;
+    let index = gix_pack::index::File::at(index.path(), HashKind::Sha1).map_err(failed)?;
+    let named = index.iter().map(|entry| {
+        let record = records.binary_search_by_key(&entry.pack_offset, |record| record.offset);
+        let record = record.ok().and_then(|record| u32::try_from(record).ok()).ok_or_else(damaged)?;
+        Ok(Named { id: entry.oid, record })
+    });
+    named.collect()
+}
+
+/// Counts deltas on each other.
+fn check_depth(received: &Received) -> Result<(), Error> {
+    let records = &received.records;
+    // Zero is not known yet; a record that is no delta has one.
+    let mut depths = vec![0u16; records.len()];
+    let mut way = Vec::new();
+    for first in 0..records.len() {
+        let mut record = first;
+        let mut depth = 0;
+        while let Some(known) = depths.get(record).copied() {
+            if known > 0 {
+                depth = known;
+                break;
+            }
+            way.push(record);
+            if way.len() > usize::from(MAX_DELTA_DEPTH) + 1 {
+                return Err(too_deep());
+            }
+            record = records.get(record).map_or(usize::MAX, |record| record.base as usize);
+        }
+        while let Some(record) = way.pop() {
+            depth += 1;
+            if depth > MAX_DELTA_DEPTH + 1 {
+                return Err(too_deep());
+            }
+            if let Some(slot) = depths.get_mut(record) {
+                *slot = depth;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn alloc_limit(limits: Limits) -> Option<usize> {
+    usize::try_from(limits.max_blob_bytes.max(MAX_TREE_BYTES)).ok()
+}
+
+/// What a library's error means: an object that would be larger than any may be, or bytes out of form.
+fn meaning(error: &gix_error::Error, limits: Limits) -> Error {
+    if error.is_resource_exhausted() {
+        return Error::TooLarge { what: Limit::BlobBytes, limit: limits.max_blob_bytes };
+    }
+    damaged()
+}
+
+fn too_deep() -> Error {
+    Error::TooLarge { what: Limit::DeltaDepth, limit: u64::from(MAX_DELTA_DEPTH) }
+}
+
+fn damaged() -> Error {
+    Error::PackCorrupt(PackProblem::Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(base: u32) -> Record {
+        Record { offset: 0, crc32: 0, base }
+    }
+
+    #[test]
+    fn what_has_to_be_held_is_counted_until_the_last_delta_of_it() {
+        const SIZE: u64 = MAX_HELD_BYTES / 4;
+        // A base with two deltas, of which the second has one itself.
+        let held = Held::new(&[record(NO_BASE), record(0), record(0), record(2)]);
+        let bytes = || held.lock().bytes;
+        assert!(held.note(0, NO_BASE, SIZE).is_ok());
+        assert!(held.note(2, 0, SIZE).is_ok());
+        assert_eq!(bytes(), 2 * SIZE);
+        assert!(held.note(3, 2, SIZE).is_ok());
+        assert_eq!(bytes(), SIZE, "the second delta has no more deltas");
+        assert!(held.note(1, 0, SIZE).is_ok());
+        assert_eq!((bytes(), held.lock().sizes.len()), (0, 0));
+    }
+
+    #[test]
+    fn deltas_that_branch_at_every_step_cannot_make_us_hold_everything() {
+        const SIZE: u64 = 300 * 1024 * 1024;
+        // Every second record is a delta of the one before the last, and has two deltas itself.
+        let records: Vec<Record> = (0..100u32)
+            .map(|number| record(if number == 0 { NO_BASE } else { (number - 1) / 2 * 2 }))
+            .collect();
+        let held = Held::new(&records);
+        let first = (0..100).step_by(2).find_map(|number| {
+            let base = if number == 0 { NO_BASE } else { number - 2 };
+            held.note(number, base, SIZE).err()
+        });
+        assert!(matches!(first, Some(Error::TooLarge { what: Limit::DeltaBytes, .. })), "{first:?}");
+    }
+}
