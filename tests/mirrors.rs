@@ -42,6 +42,7 @@ impl Scene {
             paths: Vec::new(),
             target: self.target(name),
             means: Means { mirror: Some(self.place(&remote, identity)), ..Means::default() },
+            announce: None,
         };
         clone(&remote, &request, &a_minute(), &StageLog::default()).await
     }
@@ -99,6 +100,7 @@ async fn an_identity_takes_nothing_from_another_and_a_refused_one_nothing_at_all
         paths: Vec::new(),
         target: scene.target("refused"),
         means: Means { mirror: Some(scene.place(&remote, "one")), ..Means::default() },
+        announce: None,
     };
     let refused = clone(&remote, &request, &a_minute(), &StageLog::default()).await;
     assert!(matches!(refused, Err(Error::Unauthorized { .. })), "{refused:?}");
@@ -219,7 +221,7 @@ async fn the_one_that_was_used_longest_ago_makes_room() {
     let remote = scene.server.remote(Some(TOKEN)).await;
     let means = Means { mirror: Some(small.place(&remote.url, "four")), ..Means::default() };
     let target = scene.target("four");
-    let request = CloneRequest { want: Want::default(), paths: Vec::new(), target, means };
+    let request = CloneRequest { want: Want::default(), paths: Vec::new(), target, means, announce: None };
     clone(&remote, &request, &a_minute(), &StageLog::default()).await.unwrap();
     let left = scene.mirrors.list().unwrap();
     assert_eq!(left.iter().map(|mirror| mirror.identity.as_str()).collect::<Vec<_>>(), ["four"]);

@@ -14,7 +14,7 @@ use super::lfs::{self, LfsRemote};
 use super::pkt::scrubbed;
 use super::references::internal;
 use super::refname::Selected;
-use super::target::{Scratch, unless_disk_is_full, write_error};
+use super::target::{Announce, Scratch, unless_disk_is_full, write_error};
 use super::wire::Wire;
 use super::{Control, Error, Remote, blocking, is_acceptable_name, sparse};
 use crate::report::{Stage, StageLog};
@@ -30,6 +30,8 @@ pub struct CloneRequest {
     pub target: PathBuf,
     /// How it is fetched and written.
     pub means: Means,
+    /// Who takes note of it before it is in its place.
+    pub announce: Option<Announce>,
 }
 
 /// What a clone brought.
@@ -240,7 +242,7 @@ fn check_name(want: &Want) -> Result<(), Error> {
 
 fn draft_here(wire: &Arc<Wire>, request: &CloneRequest) -> Result<Draft, Error> {
     healed(wire, &request.means, |means| {
-        let scratch = Scratch::prepare(&request.target)?;
+        let scratch = Scratch::prepare(&request.target)?.announced(request.announce.as_ref())?;
         let repository = initialize(wire, scratch.path(), false)?;
         let fetched = fetch(wire, &request.want, means, &repository)?;
         let commit = peel(&repository, &fetched)?;

@@ -13,7 +13,8 @@ use super::{TargetSpec, Tools, lfs, login, stages};
 use crate::artifact::Uploaded;
 use crate::git::lfs::LfsRemote;
 use crate::git::{
-    self, ArchiveFormat, Bare, CloneRequest, CloneWarning, Cloned, Control, Draft, Means, Source, Want,
+    self, Announce, ArchiveFormat, Bare, CloneRequest, CloneWarning, Cloned, Control, Draft, Means, Source,
+    Want,
 };
 use crate::provider::Provider;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
@@ -207,6 +208,9 @@ async fn work(
     let target = match &request.destination {
         Destination::Directory(path) => path.clone(),
         Destination::Workspace { name, directory } => {
+            if directory.is_some() {
+                settled(tools, control).await?;
+            }
             workspace(tools, name, directory.as_deref()).await.map_err(Failure::Place)?
         }
         _ => tools.temporary.join("checked"),
@@ -256,6 +260,7 @@ impl Way<'_> {
             paths: self.request.paths.clone(),
             target: target.clone(),
             means: self.means.clone(),
+            announce: announce(self.tools, &self.request.destination),
         };
         // What LFS lacks is found out before anything is fetched in vain.
         let lfs = match self.request.lfs {
@@ -393,6 +398,24 @@ async fn workspace(tools: &Tools, name: &str, directory: Option<&Path>) -> Resul
     let (owned_name, owned) = (name.to_owned(), directory.map(Path::to_owned));
     let placed = tokio::task::spawn_blocking(move || workspaces.place(&owned_name, owned.as_deref())).await;
     placed.unwrap_or_else(|_| Err(nowhere()))
+}
+
+/// Waits until what other attempts have left in directories of the operator's is gone, if it does not count.
+async fn settled(tools: &Tools, control: &Control) -> Result<(), Failure> {
+    let Some(workspaces) = &tools.workspaces else { return Ok(()) };
+    tokio::select! {
+        biased;
+        () = workspaces.removed() => {}
+        () = control.cancel.cancelled() => {}
+        () = tokio::time::sleep_until(control.deadline) => {}
+    }
+    control.check().map_err(Failure::Git)
+}
+
+/// Who takes note of a clone that goes into a directory of the operator's.
+fn announce(tools: &Tools, destination: &Destination) -> Option<Announce> {
+    let Destination::Workspace { name, directory: Some(_) } = destination else { return None };
+    tools.workspaces.as_ref().map(|workspaces| workspaces.announce(name))
 }
 
 /// Takes note of a workspace that was delivered.
