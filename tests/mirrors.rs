@@ -1,13 +1,14 @@
 //! Mirrors: what one clone brings serves the next one, for the same identity alone and never without asking the server.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sortie::git::{CloneRequest, Cloned, Error, Means, MirrorPlace, Mirrors, Remote, Source, Want, clone};
-use sortie::report::StageLog;
+use sortie::report::{Stage, StageLog};
 
-use crate::clone::{assert_whole, entries};
+use crate::clone::{assert_whole, commit, entries, tree, write_object};
 use crate::git_transport::{Https, TOKEN, a_minute, https};
 use crate::support::repository::{SampleRepository, run_git};
 
@@ -85,6 +86,33 @@ async fn what_is_new_is_all_that_comes() {
     let third = scene.cloned("third", branch, "pat").await.unwrap();
     assert!(third.received_objects < first.received_objects);
     assert_whole(&scene.target("third"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_ended_by_a_limit_leaves_the_mirror_as_it_was() {
+    let scene = Scene::of(SampleRepository::small);
+    scene.cloned("first", Want::default(), "one").await.unwrap();
+    let mirror = |scene: &Scene| {
+        let found = fs::read_dir(&scene.root).unwrap().map(|entry| entry.unwrap().path());
+        let directory = found.filter(|path| path.is_dir()).collect::<Vec<_>>();
+        (fs::metadata(&directory[0]).unwrap().ino(), directory)
+    };
+    let (before, packs) = (mirror(&scene), scene.packs());
+    let blob = write_object(&scene.server.sample.directory, "blob", &[7; 100_000]);
+    let root = tree(&scene.server.sample.directory, &[("100644", "large", &blob)]);
+    commit(&scene.server.sample.directory, "main", &root);
+    let remote = scene.server.remote(Some(TOKEN)).await;
+    let mut control = a_minute();
+    control.limits.max_blob_bytes = 50_000;
+    let means = Means { mirror: Some(scene.place(&remote, "one")), ..Means::default() };
+    let target = scene.target("limited");
+    let request = CloneRequest { want: Want::default(), paths: Vec::new(), target, means, announce: None };
+    let log = StageLog::default();
+    let refused = clone(&remote, &request, &control, &log).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    assert_eq!((mirror(&scene), scene.packs()), (before, packs));
+    let references = log.records().iter().filter(|record| record.stage == Stage::References).count();
+    assert_eq!(references, 1, "it was tried once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -267,11 +267,12 @@ fn healed<T>(
     means: &Means,
     mut work: impl FnMut(&Means) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let done = work(means);
+    // What was recorded where it happened counts: of a full disk, a limit or a cancel libgit2 says no more than that the
+    // pack did not come, which is no fault of the mirror's.
+    let done = work(means).map_err(|error| wire.take_failure().unwrap_or(error));
     match (&done, &means.mirror) {
         (Err(Error::PackCorrupt(_) | Error::Internal { .. }), Some(place)) if place.was_used() => {
             tracing::warn!(mirror = place.key(), "a mirror is damaged and is made anew");
-            let _ = wire.take_failure();
             place.discard(wire)?;
             work(means)
         }

@@ -317,7 +317,10 @@ pub(super) fn unless_disk_is_full(directory: &Path, otherwise: Error) -> Error {
 pub(super) fn target_error(target: &Path, source: io::Error) -> Error {
     let path = target.to_owned();
     match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },
+        // The last one is a limit for one file, of the file system or of whoever started this process.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            Error::DiskFull { path }
+        }
         _ => Error::Target { path, source },
     }
 }
