@@ -45,6 +45,11 @@ pub(crate) async fn on_both_engines(test: impl AsyncFn()) {
     }
 }
 
+/// What the test at hand clones with.
+pub(crate) fn engine() -> Engine {
+    ENGINE.get()
+}
+
 async fn cloned(remote: &Remote, request: &CloneRequest) -> Result<Cloned, Error> {
     clone(remote, request, &a_minute(), &StageLog::default()).await
 }

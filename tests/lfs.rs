@@ -1,5 +1,7 @@
 //! Git LFS: what is fetched is what Debian's git-lfs fetches from the same server, and nothing goes elsewhere.
 
+mod submodules;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
@@ -222,26 +224,30 @@ impl Scene {
         assert_no_secret(&self.target());
     }
 
-    /// A program with git-lfs's filters in its configuration, as `git lfs install` leaves them.
     fn with_git_lfs(&self) -> Command {
-        require("git-lfs", "git-lfs");
-        let configuration = self.scratch.path().join("gitconfig");
-        let text = format!(
-            "[filter \"lfs\"]\n clean = git-lfs clean -- %f\n smudge = git-lfs smudge -- %f\n \
-             process = git-lfs filter-process\n required = true\n[http]\n sslCAInfo = {}\n \
-             extraHeader = \"Authorization: {}\"\n[core]\n quotePath = off\n",
-            self.authority.ca_file().display(),
-            basic("oauth2", &Secret::new(TOKEN.to_owned())).expose()
-        );
-        fs::write(&configuration, text).unwrap();
-        let mut command = git();
-        command.env("GIT_CONFIG_GLOBAL", configuration).env("HOME", self.scratch.path());
-        command
+        let value = basic("oauth2", &Secret::new(TOKEN.to_owned()));
+        let header = format!("[http]\n extraHeader = \"Authorization: {}\"\n", value.expose());
+        filters(self.scratch.path(), &self.authority, &header)
     }
 
     fn run_with_git_lfs(&self, directory: &Path, arguments: &[&str]) -> String {
         command_line(self.with_git_lfs().arg("-C").arg(directory).args(arguments))
     }
+}
+
+/// A git with git-lfs's filters in its configuration, as `git lfs install` leaves them, and with more of it.
+fn filters(scratch: &Path, authority: &Authority, more: &str) -> Command {
+    require("git-lfs", "git-lfs");
+    let configuration = scratch.join("gitconfig");
+    let text = format!(
+        "[filter \"lfs\"]\n clean = git-lfs clean -- %f\n smudge = git-lfs smudge -- %f\n \
+         process = git-lfs filter-process\n required = true\n[http]\n sslCAInfo = {}\n[core]\n quotePath = off\n{more}",
+        authority.ca_file().display(),
+    );
+    fs::write(&configuration, text).unwrap();
+    let mut command = git();
+    command.env("GIT_CONFIG_GLOBAL", configuration).env("HOME", scratch);
+    command
 }
 
 fn assert_no_secret(directory: &Path) {

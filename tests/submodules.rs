@@ -12,7 +12,7 @@ use serde_json::json;
 use sortie::config::{CredentialSource, Proxy, SecretSource, Server};
 use sortie::credential::{CredentialKind, Store};
 use sortie::dial::{Door, ProxyEnvironment};
-use sortie::git::{Control, Engine, Limits, Mirrors, Want};
+use sortie::git::{Control, Limits, Mirrors, Want};
 use sortie::policy::Policy;
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clone::entries;
+use crate::clone::{entries, on_both_engines};
 use crate::support::nginx::Nginx;
 use crate::support::process::write_private;
 use crate::support::repository::{SampleRepository, git, run_git};
@@ -234,7 +234,7 @@ impl Asked {
     async fn run(&self) -> Outcome {
         let tools = Tools {
             uploads: None,
-            engine: Engine::default(),
+            engine: crate::clone::engine(),
             mirrors: self.mirrors.clone(),
             door: Arc::new(Door::new(ProxyEnvironment::none())),
             policy: Arc::new(Policy::new(self.servers.clone())),
@@ -288,120 +288,135 @@ async fn submodules_stay_empty_unless_they_are_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_come_with_theirs_as_git_has_them_each_with_its_own_servers_credential() {
-    let (scene, [lib, inner, dep]) = Scene::usual();
-    let outcome = scene.task().run().await;
-    assert!(outcome.succeeded(), "{:#}", outcome.0);
-    assert_eq!(outcome.0["submodules"], json!(["libs/lib", "libs/lib/deep/inner", "vendor/dep"]));
-    assert_eq!(outcome.0["files"], 3 + 3 + 1 + 1);
-    assert_eq!(outcome.warnings(), Vec::<&str>::new());
-    let facts = outcome.facts("checkout")["submodules"].as_array().unwrap().clone();
-    assert_eq!(facts[1], json!({"path": "libs/lib/deep/inner", "commit": inner, "server": "main"}));
-    assert_eq!(facts[2], json!({"path": "vendor/dep", "commit": dep, "server": "other"}));
-    let mut stages: Vec<_> =
-        outcome.0["stages"].as_array().unwrap().iter().map(|s| s["stage"].clone()).collect();
-    let count = stages.len();
-    stages.dedup();
-    assert_eq!(stages.len(), count, "a stage stands twice: {:#}", outcome.0);
-    scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner), ("vendor/dep", &dep)]);
-    let target = scene.target();
-    assert_eq!(entries(&target.join("libs/lib/deep/inner")), [".git", "inner.txt"]);
-    assert_eq!(entries(&target.join(".git/modules")), ["dep.v1", "libs"]);
-    assert!(target.join(".git/modules/libs/lib/modules/inner one/HEAD").is_file());
-    assert!(!target.join(".git/modules/libs/lib/hooks").exists());
-    // Each server accepts its own token alone, and was never asked with another one.
-    for nginx in [&scene.main, &scene.other] {
-        let requests = nginx.requests();
-        let with_credential = requests.iter().filter(|line| line.ends_with("yes"));
-        assert!(with_credential.clone().all(|line| line.ends_with("200 yes")), "{requests:?}");
-        // What kind of server it is was found out once.
-        assert_eq!(requests.len() - with_credential.count(), 2, "{requests:?}");
-    }
-    // Git has nothing left to do, and can do it all again by itself from what is here.
-    assert_eq!(run_git(&target, ["submodule", "update", "--init", "--recursive", "--checkout"]), "");
-    fs::remove_file(target.join("libs/lib/lib.txt")).unwrap();
-    run_git(&target, ["submodule", "update", "--recursive", "--force", "--checkout"]);
-    scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner), ("vendor/dep", &dep)]);
-    run_git(&target, ["submodule", "deinit", "--all"]);
-    assert!(entries(&target.join("libs/lib")).is_empty());
+    on_both_engines(async || {
+        let (scene, [lib, inner, dep]) = Scene::usual();
+        let outcome = scene.task().run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.0["submodules"], json!(["libs/lib", "libs/lib/deep/inner", "vendor/dep"]));
+        assert_eq!(outcome.0["files"], 3 + 3 + 1 + 1);
+        assert_eq!(outcome.warnings(), Vec::<&str>::new());
+        let facts = outcome.facts("checkout")["submodules"].as_array().unwrap().clone();
+        assert_eq!(facts[1], json!({"path": "libs/lib/deep/inner", "commit": inner, "server": "main"}));
+        assert_eq!(facts[2], json!({"path": "vendor/dep", "commit": dep, "server": "other"}));
+        let mut stages: Vec<_> =
+            outcome.0["stages"].as_array().unwrap().iter().map(|s| s["stage"].clone()).collect();
+        let count = stages.len();
+        stages.dedup();
+        assert_eq!(stages.len(), count, "a stage stands twice: {:#}", outcome.0);
+        scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner), ("vendor/dep", &dep)]);
+        let target = scene.target();
+        assert_eq!(entries(&target.join("libs/lib/deep/inner")), [".git", "inner.txt"]);
+        assert_eq!(entries(&target.join(".git/modules")), ["dep.v1", "libs"]);
+        assert!(target.join(".git/modules/libs/lib/modules/inner one/HEAD").is_file());
+        assert!(!target.join(".git/modules/libs/lib/hooks").exists());
+        // Each server accepts its own token alone, and was never asked with another one.
+        for nginx in [&scene.main, &scene.other] {
+            let requests = nginx.requests();
+            let with_credential = requests.iter().filter(|line| line.ends_with("yes"));
+            assert!(with_credential.clone().all(|line| line.ends_with("200 yes")), "{requests:?}");
+            // What kind of server it is was found out once.
+            assert_eq!(requests.len() - with_credential.count(), 2, "{requests:?}");
+        }
+        // Git has nothing left to do, and can do it all again by itself from what is here.
+        assert_eq!(run_git(&target, ["submodule", "update", "--init", "--recursive", "--checkout"]), "");
+        fs::remove_file(target.join("libs/lib/lib.txt")).unwrap();
+        run_git(&target, ["submodule", "update", "--recursive", "--force", "--checkout"]);
+        scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner), ("vendor/dep", &dep)]);
+        run_git(&target, ["submodule", "deinit", "--all"]);
+        assert!(entries(&target.join("libs/lib")).is_empty());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mirrors_depth_and_the_other_engine_make_no_difference() {
-    let (scene, [lib, inner, dep]) = Scene::usual();
-    let mut asked = scene.task();
-    asked.mirrors = Some(Arc::new(Mirrors::new(scene.directory.path().join("mirrors"), u64::MAX)));
-    for turn in 0..3 {
-        asked.request.want.depth = (turn == 2).then_some(1);
-        let outcome = asked.run().await;
-        assert!(outcome.succeeded(), "{:#}", outcome.0);
-        assert_eq!(outcome.0["received_objects"] == 0, turn > 0, "{:#}", outcome.0);
-        scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner), ("vendor/dep", &dep)]);
-        fs::remove_dir_all(scene.target()).unwrap();
-    }
+async fn mirrors_and_a_depth_make_no_difference() {
+    on_both_engines(async || {
+        let (scene, [lib, inner, dep]) = Scene::usual();
+        let mut asked = scene.task();
+        asked.mirrors = Some(Arc::new(Mirrors::new(scene.directory.path().join("mirrors"), u64::MAX)));
+        for turn in 0..3 {
+            asked.request.want.depth = (turn == 2).then_some(1);
+            let outcome = asked.run().await;
+            assert!(outcome.succeeded(), "{:#}", outcome.0);
+            assert_eq!(outcome.0["received_objects"] == 0, turn > 0, "{:#}", outcome.0);
+            scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner), ("vendor/dep", &dep)]);
+            fs::remove_dir_all(scene.target()).unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn named_ones_come_alone_and_without_theirs() {
-    let (scene, [lib, ..]) = Scene::usual();
-    let outcome = scene.task().named(&["libs/lib"]).run().await;
-    assert!(outcome.succeeded(), "{:#}", outcome.0);
-    assert_eq!(outcome.0["submodules"], json!(["libs/lib"]));
-    assert!(entries(&scene.target().join("vendor/dep")).is_empty());
-    assert!(entries(&scene.target().join("libs/lib/deep/inner")).is_empty());
-    scene.assert_whole(&[("libs/lib", &lib)]);
-    assert!(scene.other.requests().is_empty());
-    fs::remove_dir_all(scene.target()).unwrap();
-    let missing = scene.task().named(&["libs/lib", "libs/none"]).run().await;
-    assert_eq!(missing.diagnosis(), ("path_not_found", "checkout"), "{:#}", missing.0);
-    assert!(missing.0["diagnosis"]["summary"].as_str().unwrap().contains("libs/none"), "{:#}", missing.0);
-    assert!(!scene.target().exists());
+    on_both_engines(async || {
+        let (scene, [lib, ..]) = Scene::usual();
+        let outcome = scene.task().named(&["libs/lib"]).run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.0["submodules"], json!(["libs/lib"]));
+        assert!(entries(&scene.target().join("vendor/dep")).is_empty());
+        assert!(entries(&scene.target().join("libs/lib/deep/inner")).is_empty());
+        scene.assert_whole(&[("libs/lib", &lib)]);
+        assert!(scene.other.requests().is_empty());
+        fs::remove_dir_all(scene.target()).unwrap();
+        let missing = scene.task().named(&["libs/lib", "libs/none"]).run().await;
+        assert_eq!(missing.diagnosis(), ("path_not_found", "checkout"), "{:#}", missing.0);
+        assert!(missing.0["diagnosis"]["summary"].as_str().unwrap().contains("libs/none"), "{:#}", missing.0);
+        assert!(!scene.target().exists());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_outside_of_the_chosen_paths_do_not_come() {
-    let (scene, [lib, inner, _]) = Scene::usual();
-    let mut asked = scene.task();
-    asked.request.paths = vec!["libs".to_owned()];
-    let outcome = asked.run().await;
-    assert!(outcome.succeeded(), "{:#}", outcome.0);
-    assert_eq!(outcome.0["submodules"], json!(["libs/lib", "libs/lib/deep/inner"]));
-    assert_eq!(entries(&scene.target()), [".git", "libs"]);
-    scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner)]);
-    assert!(scene.other.requests().is_empty());
+    on_both_engines(async || {
+        let (scene, [lib, inner, _]) = Scene::usual();
+        let mut asked = scene.task();
+        asked.request.paths = vec!["libs".to_owned()];
+        let outcome = asked.run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.0["submodules"], json!(["libs/lib", "libs/lib/deep/inner"]));
+        assert_eq!(entries(&scene.target()), [".git", "libs"]);
+        scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner)]);
+        assert!(scene.other.requests().is_empty());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_ssh_relative_urls_lead_to_the_same_server() {
-    let (scene, [lib, inner, _]) = Scene::usual();
-    let key = Key::make(scene.directory.path(), "key", KeyKind::Ed25519, None);
-    let mut plan = Sshd::plan(&[KeyKind::Ed25519]).authorize(&key);
-    for name in ["lib", "inner", "web"] {
-        plan = plan.serve(&format!("shop/{name}.git"), &scene.bare(name));
-    }
-    let sshd = plan.with_directive("AcceptEnv GIT_PROTOCOL").start();
-    for name in ["lib", "inner"] {
-        run_git(&scene.bare(name), ["config", "uploadpack.allowAnySHA1InWant", "true"]);
-    }
-    let mut asked = scene.task().named(&["libs/lib"]);
-    asked.servers = vec![Server {
-        proxy: Proxy::Direct,
-        allow_loopback: true,
-        credential: Some("key".into()),
-        known_hosts_file: Some(sshd.known_hosts()),
-        ..Server::new("ssh", None, RemoteUrl::parse(&sshd.url()).unwrap())
-    }];
-    asked.credentials.insert("key".into(), source(CredentialKind::SshKey, key.private_file.clone()));
-    asked.request.target = TargetSpec::Url(format!("{}/shop/web.git", sshd.url()));
-    let outcome = asked.run().await;
-    assert!(outcome.succeeded(), "{:#}", outcome.0);
-    scene.assert_whole(&[("libs/lib", &lib)]);
-    fs::remove_dir_all(scene.target()).unwrap();
-    asked.request.submodules = Submodules { which: Which::All, skip_refused: true };
-    let outcome = asked.run().await;
-    assert!(outcome.succeeded(), "{:#}", outcome.0);
-    assert_eq!(outcome.0["submodules"], json!(["libs/lib", "libs/lib/deep/inner"]));
-    assert_eq!(outcome.warnings(), ["submodule_not_allowed"]);
-    scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner)]);
+    on_both_engines(async || {
+        let (scene, [lib, inner, _]) = Scene::usual();
+        let key = Key::make(scene.directory.path(), "key", KeyKind::Ed25519, None);
+        let mut plan = Sshd::plan(&[KeyKind::Ed25519]).authorize(&key);
+        for name in ["lib", "inner", "web"] {
+            plan = plan.serve(&format!("shop/{name}.git"), &scene.bare(name));
+        }
+        let sshd = plan.with_directive("AcceptEnv GIT_PROTOCOL").start();
+        for name in ["lib", "inner"] {
+            run_git(&scene.bare(name), ["config", "uploadpack.allowAnySHA1InWant", "true"]);
+        }
+        let mut asked = scene.task().named(&["libs/lib"]);
+        asked.servers = vec![Server {
+            proxy: Proxy::Direct,
+            allow_loopback: true,
+            credential: Some("key".into()),
+            known_hosts_file: Some(sshd.known_hosts()),
+            ..Server::new("ssh", None, RemoteUrl::parse(&sshd.url()).unwrap())
+        }];
+        asked.credentials.insert("key".into(), source(CredentialKind::SshKey, key.private_file.clone()));
+        asked.request.target = TargetSpec::Url(format!("{}/shop/web.git", sshd.url()));
+        let outcome = asked.run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        scene.assert_whole(&[("libs/lib", &lib)]);
+        fs::remove_dir_all(scene.target()).unwrap();
+        asked.request.submodules = Submodules { which: Which::All, skip_refused: true };
+        let outcome = asked.run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.0["submodules"], json!(["libs/lib", "libs/lib/deep/inner"]));
+        assert_eq!(outcome.warnings(), ["submodule_not_allowed"]);
+        scene.assert_whole(&[("libs/lib", &lib), ("libs/lib/deep/inner", &inner)]);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -454,34 +469,46 @@ async fn what_is_not_declared_gets_no_connection_and_fails_the_clone_or_is_left_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_submodule_lacks_is_told_with_its_name_and_leaves_nothing() {
-    let (scene, [lib, ..]) = Scene::usual();
-    let nowhere = "1".repeat(40);
-    for (url, commit, code) in [
-        ("../missing.git", lib.as_str(), "repository_not_found_or_denied"),
-        ("../lib.git", nowhere.as_str(), "reference_not_found"),
-    ] {
-        repository(&scene.bare("web"), &[], &[Link { path: "a/lib", name: "x", url, commit }]);
-        let outcome = scene.task().run().await;
-        assert_eq!(outcome.diagnosis(), (code, "checkout"), "{:#}", outcome.0);
-        assert!(outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("`a/lib`"), "{:#}", outcome.0);
-        assert!(!scene.target().exists());
-    }
-    // The other server's own token is refused there: the name of the first one's must not be tried.
-    let (scene, _) = Scene::usual();
-    write_private(&scene.directory.path().join("wrong"), "wrong").unwrap();
-    let mut asked = scene.task();
-    asked
-        .credentials
-        .insert("other".into(), source(CredentialKind::Pat, scene.directory.path().join("wrong")));
-    let outcome = asked.run().await;
-    assert_eq!(outcome.diagnosis(), ("pat_rejected", "checkout"), "{:#}", outcome.0);
-    assert!(outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("`vendor/dep`"), "{:#}", outcome.0);
-    let left: Vec<_> = entries(scene.directory.path());
-    assert!(!left.iter().any(|name| name.contains("target")), "{left:?}");
+    on_both_engines(async || {
+        let (scene, [lib, ..]) = Scene::usual();
+        let nowhere = "1".repeat(40);
+        for (url, commit, code) in [
+            ("../missing.git", lib.as_str(), "repository_not_found_or_denied"),
+            ("../lib.git", nowhere.as_str(), "reference_not_found"),
+        ] {
+            repository(&scene.bare("web"), &[], &[Link { path: "a/lib", name: "x", url, commit }]);
+            let outcome = scene.task().run().await;
+            assert_eq!(outcome.diagnosis(), (code, "checkout"), "{:#}", outcome.0);
+            assert!(
+                outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("`a/lib`"),
+                "{:#}",
+                outcome.0
+            );
+            assert!(!scene.target().exists());
+        }
+        // The other server's own token is refused there: the name of the first one's must not be tried.
+        let (scene, _) = Scene::usual();
+        write_private(&scene.directory.path().join("wrong"), "wrong").unwrap();
+        let mut asked = scene.task();
+        asked
+            .credentials
+            .insert("other".into(), source(CredentialKind::Pat, scene.directory.path().join("wrong")));
+        let outcome = asked.run().await;
+        assert_eq!(outcome.diagnosis(), ("pat_rejected", "checkout"), "{:#}", outcome.0);
+        assert!(
+            outcome.0["diagnosis"]["summary"].as_str().unwrap().contains("`vendor/dep`"),
+            "{:#}",
+            outcome.0
+        );
+        let left: Vec<_> = entries(scene.directory.path());
+        assert!(!left.iter().any(|name| name.contains("target")), "{left:?}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_and_paths_that_lead_elsewhere_are_refused() {
+    on_both_engines(async || {
     let (scene, [lib, ..]) = Scene::usual();
     let link = |path, name| Link { path, name, url: "../lib.git", commit: &lib };
     let cases = [
@@ -516,130 +543,145 @@ async fn names_and_paths_that_lead_elsewhere_are_refused() {
     let outcome = scene.task().run().await;
     assert!(outcome.succeeded() && outcome.0["submodules"] == json!([]), "{:#}", outcome.0);
     assert_eq!(entries(&scene.target()), [".git", ".gitmodules", "a"]);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_on_the_way_to_a_submodule_leads_nowhere() {
-    let (scene, [lib, ..]) = Scene::usual();
-    let bare = scene.bare("web");
-    let hook = "#!/bin/sh\ntouch canary\n";
-    let evil = repository(&scene.bare("evil"), &[("y/hooks/post-checkout", hook)], &[]);
-    // One name as a link and as a directory, which no tool of git's writes.
-    let modules = "[submodule \"x/y\"]\npath = A/modules/x\nurl = ../evil.git\n";
-    repository_with(
-        &bare,
-        &[],
-        &[Link { path: "A/modules/x", name: "x/y", url: "", commit: &evil }],
-        modules,
-    );
-    let tree = run_git(&bare, ["rev-parse", "main:A"]);
-    let blob = run_git(&bare, ["rev-parse", "main:.gitmodules"]);
-    let file = scene.directory.path().join("link");
-    fs::write(&file, ".git").unwrap();
-    let link = run_git(&bare, ["hash-object", "-w", file.to_str().unwrap()]);
-    for name in ["A", "a"] {
-        let mut raw = Vec::new();
-        let sorted = [("100644", ".gitmodules", &blob), ("40000", "A", &tree), ("120000", name, &link)];
-        for (mode, name, oid) in sorted {
-            raw.extend(format!("{mode} {name}\0").bytes());
-            raw.extend((0..20).map(|at| u8::from_str_radix(&oid[at * 2..at * 2 + 2], 16).unwrap()));
+    on_both_engines(async || {
+        let (scene, [lib, ..]) = Scene::usual();
+        let bare = scene.bare("web");
+        let hook = "#!/bin/sh\ntouch canary\n";
+        let evil = repository(&scene.bare("evil"), &[("y/hooks/post-checkout", hook)], &[]);
+        // One name as a link and as a directory, which no tool of git's writes.
+        let modules = "[submodule \"x/y\"]\npath = A/modules/x\nurl = ../evil.git\n";
+        repository_with(
+            &bare,
+            &[],
+            &[Link { path: "A/modules/x", name: "x/y", url: "", commit: &evil }],
+            modules,
+        );
+        let tree = run_git(&bare, ["rev-parse", "main:A"]);
+        let blob = run_git(&bare, ["rev-parse", "main:.gitmodules"]);
+        let file = scene.directory.path().join("link");
+        fs::write(&file, ".git").unwrap();
+        let link = run_git(&bare, ["hash-object", "-w", file.to_str().unwrap()]);
+        for name in ["A", "a"] {
+            let mut raw = Vec::new();
+            let sorted = [("100644", ".gitmodules", &blob), ("40000", "A", &tree), ("120000", name, &link)];
+            for (mode, name, oid) in sorted {
+                raw.extend(format!("{mode} {name}\0").bytes());
+                raw.extend((0..20).map(|at| u8::from_str_radix(&oid[at * 2..at * 2 + 2], 16).unwrap()));
+            }
+            fs::write(&file, raw).unwrap();
+            let root =
+                run_git(&bare, ["hash-object", "-w", "-t", "tree", "--literally", file.to_str().unwrap()]);
+            let who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"];
+            let commit = run_git(&bare, [who.as_slice(), &["commit-tree", "-m", "x", &root]].concat());
+            run_git(&bare, ["update-ref", "refs/heads/main", &commit]);
+            let outcome = scene.task().run().await;
+            if name == "A" {
+                assert_eq!(outcome.diagnosis(), ("unsafe_path", "checkout"), "{:#}", outcome.0);
+                assert!(!scene.target().exists());
+            } else {
+                // Where case counts these are two names, and the submodule lies below the directory.
+                assert!(outcome.succeeded(), "{:#}", outcome.0);
+                assert!(scene.target().join("A/modules/x/y/hooks/post-checkout").is_file());
+                assert!(!scene.target().join(".git/modules/x/y/hooks").exists());
+                scene.assert_whole(&[("A/modules/x", &evil)]);
+            }
         }
-        fs::write(&file, raw).unwrap();
-        let root = run_git(&bare, ["hash-object", "-w", "-t", "tree", "--literally", file.to_str().unwrap()]);
-        let who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"];
-        let commit = run_git(&bare, [who.as_slice(), &["commit-tree", "-m", "x", &root]].concat());
-        run_git(&bare, ["update-ref", "refs/heads/main", &commit]);
-        let outcome = scene.task().run().await;
-        if name == "A" {
-            assert_eq!(outcome.diagnosis(), ("unsafe_path", "checkout"), "{:#}", outcome.0);
-            assert!(!scene.target().exists());
-        } else {
-            // Where case counts these are two names, and the submodule lies below the directory.
-            assert!(outcome.succeeded(), "{:#}", outcome.0);
-            assert!(scene.target().join("A/modules/x/y/hooks/post-checkout").is_file());
-            assert!(!scene.target().join(".git/modules/x/y/hooks").exists());
-            scene.assert_whole(&[("A/modules/x", &evil)]);
-        }
-    }
-    assert!(!lib.is_empty());
+        assert!(!lib.is_empty());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submodules_in_submodules_end_somewhere() {
-    let (scene, _) = Scene::usual();
-    // Each commit has the one before as its submodule: the same repository again and again.
-    let bare = scene.bare("web");
-    let mut commit = repository(&bare, &[("end", "x")], &[]);
-    run_git(&bare, ["update-ref", "refs/heads/kept", &commit]);
-    for level in 1..=11 {
-        let link = Link { path: "again", name: "again", url: "./../web.git", commit: &commit };
-        commit = repository(&bare, &[("level", &level.to_string())], &[link]);
-        run_git(&bare, ["update-ref", &format!("refs/heads/kept-{level}"), &commit]);
-        if level == 10 {
-            let outcome = scene.task().run().await;
-            assert_eq!(outcome.0["submodules"].as_array().unwrap().len(), 10, "{:#}", outcome.0);
-            assert_eq!(outcome.0["submodules"][9], ["again"; 10].join("/"));
-            run_git(
-                &scene.target(),
-                ["submodule", "foreach", "--recursive", "--quiet", "git status --porcelain"],
-            );
-            fs::remove_dir_all(scene.target()).unwrap();
+    on_both_engines(async || {
+        let (scene, _) = Scene::usual();
+        // Each commit has the one before as its submodule: the same repository again and again.
+        let bare = scene.bare("web");
+        let mut commit = repository(&bare, &[("end", "x")], &[]);
+        run_git(&bare, ["update-ref", "refs/heads/kept", &commit]);
+        for level in 1..=11 {
+            let link = Link { path: "again", name: "again", url: "./../web.git", commit: &commit };
+            commit = repository(&bare, &[("level", &level.to_string())], &[link]);
+            run_git(&bare, ["update-ref", &format!("refs/heads/kept-{level}"), &commit]);
+            if level == 10 {
+                let outcome = scene.task().run().await;
+                assert_eq!(outcome.0["submodules"].as_array().unwrap().len(), 10, "{:#}", outcome.0);
+                assert_eq!(outcome.0["submodules"][9], ["again"; 10].join("/"));
+                run_git(
+                    &scene.target(),
+                    ["submodule", "foreach", "--recursive", "--quiet", "git status --porcelain"],
+                );
+                fs::remove_dir_all(scene.target()).unwrap();
+            }
         }
-    }
-    let outcome = scene.task().run().await;
-    assert_eq!(outcome.diagnosis(), ("too_large", "checkout"), "{:#}", outcome.0);
-    assert!(!scene.target().exists());
+        let outcome = scene.task().run().await;
+        assert_eq!(outcome.diagnosis(), ("too_large", "checkout"), "{:#}", outcome.0);
+        assert!(!scene.target().exists());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_hold_for_all_repositories_together() {
-    let (scene, _) = Scene::usual();
-    let cases: [fn(&mut Limits); 3] = [
-        // The clone alone has three files, and its first submodule three more.
-        |limits| limits.max_files = 7,
-        |limits| limits.max_expanded_bytes = 250,
-        |limits| limits.max_objects = 16,
-    ];
-    for (number, lower) in cases.into_iter().enumerate() {
-        let mut asked = scene.task();
-        lower(&mut asked.limits);
-        let outcome = asked.run().await;
-        assert_eq!(outcome.diagnosis(), ("too_large", "checkout"), "{number}: {:#}", outcome.0);
-        assert!(!scene.target().exists());
-        asked.request.submodules = Submodules::default();
-        let outcome = asked.run().await;
-        assert!(outcome.succeeded(), "{number}: {:#}", outcome.0);
-        fs::remove_dir_all(scene.target()).unwrap();
-    }
+    on_both_engines(async || {
+        let (scene, _) = Scene::usual();
+        let cases: [fn(&mut Limits); 3] = [
+            // The clone alone has three files, and its first submodule three more.
+            |limits| limits.max_files = 7,
+            |limits| limits.max_expanded_bytes = 250,
+            |limits| limits.max_objects = 16,
+        ];
+        for (number, lower) in cases.into_iter().enumerate() {
+            let mut asked = scene.task();
+            lower(&mut asked.limits);
+            let outcome = asked.run().await;
+            assert_eq!(outcome.diagnosis(), ("too_large", "checkout"), "{number}: {:#}", outcome.0);
+            assert!(!scene.target().exists());
+            asked.request.submodules = Submodules::default();
+            let outcome = asked.run().await;
+            assert!(outcome.succeeded(), "{number}: {:#}", outcome.0);
+            fs::remove_dir_all(scene.target()).unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_in_the_middle_takes_effect_at_once_and_leaves_nothing() {
-    let (scene, [lib, ..]) = Scene::usual();
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/x.git", silent.local_addr().unwrap());
-    let links = [
-        Link { path: "a", name: "a", url: "../lib.git", commit: &lib },
-        Link { path: "b", name: "b", url: &url, commit: &lib },
-    ];
-    repository(&scene.bare("web"), &[], &links);
-    let mut asked = scene.task();
-    let base = RemoteUrl::parse(&format!("https://{}", silent.local_addr().unwrap())).unwrap();
-    asked.servers.push(Server { url: base, name: "silent".into(), ..asked.servers[1].clone() });
-    let running = asked.run();
-    tokio::pin!(running);
-    // It is connected to once the first submodule is there.
-    let _held = tokio::select! {
-        held = silent.accept() => held.unwrap(),
-        outcome = &mut running => panic!("{:#}", outcome.0),
-    };
-    asked.cancel.cancel();
-    let cancelled_at = std::time::Instant::now();
-    let outcome = running.await;
-    assert!(cancelled_at.elapsed() < STOP_LIMIT, "{:?}", cancelled_at.elapsed());
-    assert_eq!(outcome.diagnosis().0, "cancelled", "{:#}", outcome.0);
-    let left = entries(scene.directory.path());
-    assert!(!left.iter().any(|name| name.contains("target")), "{left:?}");
+    on_both_engines(async || {
+        let (scene, [lib, ..]) = Scene::usual();
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/x.git", silent.local_addr().unwrap());
+        let links = [
+            Link { path: "a", name: "a", url: "../lib.git", commit: &lib },
+            Link { path: "b", name: "b", url: &url, commit: &lib },
+        ];
+        repository(&scene.bare("web"), &[], &links);
+        let mut asked = scene.task();
+        let base = RemoteUrl::parse(&format!("https://{}", silent.local_addr().unwrap())).unwrap();
+        asked.servers.push(Server { url: base, name: "silent".into(), ..asked.servers[1].clone() });
+        let running = asked.run();
+        tokio::pin!(running);
+        // It is connected to once the first submodule is there.
+        let _held = tokio::select! {
+            held = silent.accept() => held.unwrap(),
+            outcome = &mut running => panic!("{:#}", outcome.0),
+        };
+        asked.cancel.cancel();
+        let cancelled_at = std::time::Instant::now();
+        let outcome = running.await;
+        assert!(cancelled_at.elapsed() < STOP_LIMIT, "{:?}", cancelled_at.elapsed());
+        assert_eq!(outcome.diagnosis().0, "cancelled", "{:#}", outcome.0);
+        let left = entries(scene.directory.path());
+        assert!(!left.iter().any(|name| name.contains("target")), "{left:?}");
+    })
+    .await;
 }
 
 #[test]
