@@ -1,6 +1,6 @@
 //! Clones of tasks that stay on this host: named after their attempt, bounded, listed, and gone when their time is over.
 //!
-//! A workspace `N` is the directory `N` with a note `N.json` beside it, which is written once the clone stands whole.
+//! A workspace `N` is the directory `N` with a note `N.json` beside it, which is written before the clone is there.
 //! What has no note was never told to anybody, so that it is removed at the next start.
 //!
 //! A clone into a directory of the operator's is noted before it is there ([`placed`]), until its result counts.
@@ -129,17 +129,24 @@ impl Workspaces {
         if is_plain && is_below { Ok(real) } else { Err(refused()) }
     }
 
-    /// Takes note of a clone that stands whole in its place.
-    ///
-    /// # Errors
-    /// Why the note cannot be written.
-    pub fn note(&self, name: &str, url: &str, commit: &str) -> io::Result<()> {
+    /// What takes note of a workspace right before it is put in its place: without it, it would be gone after the next
+    /// start.
+    pub fn announce_workspace(self: &Arc<Self>, name: &str, url: &str, commit: &str) -> Announce {
+        let workspaces = Arc::clone(self);
+        let (name, url, commit) = (name.to_owned(), url.to_owned(), commit.to_owned());
+        Announce::new(self.note_of(&name), move |growing: &Growing<'_>| {
+            workspaces.note(&name, growing.scratch, &url, &commit)
+        })
+    }
+
+    /// Takes note of a clone that stands whole, wherever it is now.
+    fn note(&self, name: &str, clone: &Path, url: &str, commit: &str) -> io::Result<()> {
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let workspace = Workspace {
             name: name.to_owned(),
             url: url.to_owned(),
             commit: commit.to_owned(),
-            bytes: size(&self.root.join(name)),
+            bytes: size(clone),
             created_at: now,
             expires_at: now.saturating_add(time::Duration::try_from(self.settings.ttl).unwrap_or_default()),
         };
@@ -148,6 +155,13 @@ impl Workspaces {
         fs::write(file.path(), text)?;
         file.persist(self.note_of(name))?;
         Ok(())
+    }
+
+    /// Gives up the note of a workspace that did not come to its place.
+    pub fn give_up(&self, name: &str) {
+        if !self.root.join(name).exists() {
+            self.remove(&self.note_of(name));
+        }
     }
 
     /// Every workspace, the newest first.

@@ -226,3 +226,22 @@ fn a_control_plane_without_room_for_an_artifact_says_so_and_takes_it_later() {
         wait_until("it is removed", LIMIT, || files().is_empty());
     }
 }
+
+#[test]
+fn a_workspace_of_which_no_note_can_be_taken_is_no_success() {
+    let scene = Scene::generated(5_000);
+    let control_plane = ControlPlane::start();
+    let agent = scene.agent("fra1-a").start(&control_plane);
+    let id = scene.begin_clone(&control_plane);
+    // Where the note belongs there is something that no file takes the place of.
+    let note = format!("{id}-1.json");
+    let in_the_way = agent.state("workspaces").join(&note);
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    scene.server().clear_fault();
+    let failed = control_plane.wait_task(&id, LIMIT);
+    let diagnosis = &failed["result"]["diagnosis"];
+    assert_eq!((&diagnosis["code"], &diagnosis["stage"]), (&json!("delivery_failed"), &json!("deliver")));
+    assert!(diagnosis["remedies"].to_string().contains(&note), "{diagnosis:#}");
+    let left = entries(&agent.state("workspaces"));
+    assert!(left.is_empty() || left == [note], "{left:?}");
+}

@@ -103,6 +103,13 @@ impl Draft {
         blocking::files(move || lfs::refresh_index(&open(&work_tree)?, &fetched.files)).await
     }
 
+    /// Lets somebody take note of it right before it is put in its place, instead of whoever the request named.
+    pub fn announce_to(&mut self, announce: Announce) {
+        if let Some(scratch) = &mut self.scratch {
+            scratch.announce_to(announce);
+        }
+    }
+
     /// Puts it in its place: the stage `deliver`.
     ///
     /// # Errors

@@ -155,6 +155,11 @@ impl Scratch {
         Ok(self)
     }
 
+    /// Lets somebody take note of it from now on, which is the moment before it is put in its place.
+    pub(super) fn announce_to(&mut self, announce: Announce) {
+        self.announce = Some(announce);
+    }
+
     fn tell(&self, is_whole: bool) -> Result<(), Error> {
         let Some(announce) = &self.announce else { return Ok(()) };
         let growing = Growing {

@@ -14,7 +14,7 @@ fn make(workspaces: &Workspaces, name: &str, bytes: usize) {
     let path = workspaces.place(name, None).unwrap();
     fs::create_dir_all(&path).unwrap();
     fs::write(path.join("file"), vec![1; bytes]).unwrap();
-    workspaces.note(name, "https://git.example/x", "abc").unwrap();
+    workspaces.note(name, &path, "https://git.example/x", "abc").unwrap();
 }
 
 #[test]
