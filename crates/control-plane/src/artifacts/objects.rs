@@ -252,7 +252,7 @@ impl Objects {
 async fn remove_directory(root: &FilePath, id: &str) -> Result<(), ObjectError> {
     match tokio::fs::remove_dir_all(root.join(id)).await {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(ObjectError::Failed(error.to_string())),
     }
 }
