@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sortie::git::Engine;
+use stand_ins::Fault;
 
 use crate::clone::{commit, entries, tree, write_object};
 use crate::support::agent::Agent;
@@ -160,6 +161,53 @@ fn it_fills_up_while_files_are_written() {
         all.agent.leave_room(Some(8 * MIB));
         let archive = all.run(&json!({"deliver": "archive"}));
         assert_eq!(archive["outcome"], "succeeded", "{archive:#}");
+    }
+}
+
+#[test]
+fn it_fills_up_while_an_object_of_lfs_comes() {
+    let content = noise(12 * MIB);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
+    let oid: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let text =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {}\n", content.len());
+    for engine in ENGINES {
+        let scene = Scene::small();
+        let repository = &scene.sample.directory;
+        let objects = repository.with_extension("lfs");
+        fs::create_dir(&objects).unwrap();
+        fs::write(objects.join(&oid), &content).unwrap();
+        let pointer = write_object(repository, "blob", text.as_bytes());
+        let attributes = write_object(repository, "blob", b"*.bin filter=lfs -text\n");
+        let files = [("100644", ".gitattributes", &attributes), ("100644", "large.bin", &pointer)];
+        commit(
+            repository,
+            "main",
+            &tree(repository, &files.map(|(mode, name, oid)| (mode, name, oid.as_str()))),
+        );
+        let all = Narrow::start(scene, engine, NO_MIRRORS);
+        let wanted = json!({"lfs": true});
+        if let Way::Mount(_) = way() {
+            // What has no room is not even asked for.
+            all.fills_up(&wanted, 8 * MIB, &["checkout"]);
+        }
+        all.scene.server().set_fault_at("/gitlab-lfs/objects/", Fault::PauseAfter { bytes: 100_000 });
+        let mut task = all.scene.clone_task(json!({}));
+        task["lfs"] = true.into();
+        all.scene.server().clear_requests();
+        let id = all.control_plane.post_task(&task);
+        all.scene
+            .wait_for_request("the object comes", |request| request.path.contains("/gitlab-lfs/objects/"));
+        all.agent.leave_room(Some(2 * MIB));
+        all.scene.server().clear_fault();
+        let failed = all.control_plane.wait_task(&id, LIMIT);
+        let diagnosis = &failed["result"]["diagnosis"];
+        assert_eq!((&diagnosis["code"], &diagnosis["stage"]), (&json!("disk_full"), &json!("checkout")));
+        let left = all.left();
+        assert!(left.iter().all(|name| !name.contains(&id)), "{left:?}");
+        all.agent.leave_room(None);
+        let done = all.run(&wanted);
+        assert_eq!((&done["outcome"], &done["result"]["lfs_pointers"]), (&json!("succeeded"), &json!(0)));
     }
 }
 

@@ -96,7 +96,7 @@ impl SmallDisk {
 
     /// How many bytes there is room for.
     pub fn room(&self, id: u32) -> u64 {
-        let facts = rustix::fs::statvfs(&Self::seen(id, &self.directory)).expect("the small file system");
+        let facts = rustix::fs::statvfs(Self::seen(id, &self.directory)).expect("the small file system");
         facts.f_bavail * facts.f_frsize
     }
 
