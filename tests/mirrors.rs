@@ -37,6 +37,16 @@ impl Scene {
     }
 
     async fn cloned(&self, name: &str, want: Want, identity: &str) -> Result<Cloned, Error> {
+        self.cloned_with(name, want, identity, &StageLog::default()).await
+    }
+
+    async fn cloned_with(
+        &self,
+        name: &str,
+        want: Want,
+        identity: &str,
+        log: &StageLog,
+    ) -> Result<Cloned, Error> {
         let remote = self.server.remote(Some(TOKEN)).await;
         let request = CloneRequest {
             want,
@@ -45,7 +55,7 @@ impl Scene {
             means: Means { mirror: Some(self.place(&remote, identity)), ..Means::default() },
             announce: None,
         };
-        clone(&remote, &request, &a_minute(), &StageLog::default()).await
+        clone(&remote, &request, &a_minute(), log).await
     }
 
     fn packs(&self) -> Vec<PathBuf> {
@@ -154,7 +164,20 @@ async fn a_damaged_mirror_is_made_anew_without_a_word_to_whoever_clones() {
             }
         }
         let name = format!("after-{damage}");
-        let after = scene.cloned(&name, Want::default(), "pat").await;
+        let log = StageLog::default();
+        let after = scene.cloned_with(&name, Want::default(), "pat", &log).await;
+        let stages: Vec<Stage> = log.records().iter().map(|record| record.stage).collect();
+        let expected = [
+            Stage::Authenticate,
+            Stage::Repository,
+            Stage::References,
+            Stage::Negotiate,
+            Stage::Receive,
+            Stage::Index,
+            Stage::Checkout,
+            Stage::Deliver,
+        ];
+        assert_eq!(stages, expected, "{damage}");
         assert_eq!(after.unwrap().commit, scene.server.sample.commit("main"), "{damage}");
         assert_whole(&scene.target(&name));
         assert_whole(&scene.target(&format!("before-{damage}")));

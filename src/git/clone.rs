@@ -16,7 +16,7 @@ use super::references::internal;
 use super::refname::Selected;
 use super::target::{Announce, Scratch, unless_disk_is_full, write_error};
 use super::wire::Wire;
-use super::{Control, Error, Remote, blocking, is_acceptable_name, sparse};
+use super::{Control, Error, Phase, Remote, blocking, is_acceptable_name, sparse};
 use crate::report::{Stage, StageLog};
 
 /// What to clone.
@@ -276,15 +276,25 @@ fn healed<T>(
 ) -> Result<T, Error> {
     // What was recorded where it happened counts: of a full disk, a limit or a cancel libgit2 says no more than that the
     // pack did not come, which is no fault of the mirror's.
+    let before = stages(wire);
     let done = work(means).map_err(|error| wire.take_failure().unwrap_or(error));
     match (&done, &means.mirror) {
         (Err(Error::PackCorrupt(_) | Error::Internal { .. }), Some(place)) if place.was_used() => {
             tracing::warn!(mirror = place.key(), "a mirror is damaged and is made anew");
             place.discard(wire)?;
+            // The report has each stage once: what is gone through again takes the place of what came to nothing.
+            if let Some(first) = stages(wire).into_iter().find(|stage| !before.contains(stage)) {
+                wire.log.take_from(first);
+            }
+            wire.control.transfer.set_phase(Phase::Connecting);
             work(means)
         }
         _ => done,
     }
+}
+
+fn stages(wire: &Wire) -> Vec<Stage> {
+    wire.log.records().iter().map(|record| record.stage).collect()
 }
 
 fn cloned(wire: &Wire, fetched: &Fetched, commit: &str, checked_out: &CheckedOut) -> Cloned {
