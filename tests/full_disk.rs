@@ -132,23 +132,25 @@ fn it_fills_up_while_the_pack_comes() {
     }
 }
 
+fn fills_up_while_the_index_is_written(engine: Engine) {
+    let scene = Scene::generated(30_000);
+    let pack = fs::read_dir(scene.sample.directory.join("objects/pack")).unwrap();
+    let packs =
+        pack.map(Result::unwrap).filter(|entry| entry.path().extension().is_some_and(|e| e == "pack"));
+    let bytes: u64 = packs.map(|entry| entry.metadata().unwrap().len()).sum();
+    let all = Narrow::start(scene, engine, NO_MIRRORS);
+    // An index has 28 bytes for each object and more. Where each file is limited, already the pack is too large.
+    let (bytes, stages) = match way() {
+        Way::Mount(_) => (bytes + MIB / 2, &["index"][..]),
+        Way::FileSize => (bytes / 2, &["receive"][..]),
+    };
+    all.fills_up(&json!({}), bytes, stages);
+    all.fills_up(&json!({"deliver": "archive"}), bytes, stages);
+}
+
 #[test]
 fn it_fills_up_while_the_index_is_written() {
-    for engine in [Engine::Libgit2] {
-        let scene = Scene::generated(30_000);
-        let pack = fs::read_dir(scene.sample.directory.join("objects/pack")).unwrap();
-        let packs =
-            pack.map(Result::unwrap).filter(|entry| entry.path().extension().is_some_and(|e| e == "pack"));
-        let bytes: u64 = packs.map(|entry| entry.metadata().unwrap().len()).sum();
-        let all = Narrow::start(scene, engine, NO_MIRRORS);
-        // An index has 28 bytes for each object and more. Where each file is limited, already the pack is too large.
-        let (bytes, stages) = match way() {
-            Way::Mount(_) => (bytes + MIB / 2, &["index"][..]),
-            Way::FileSize => (bytes / 2, &["receive"][..]),
-        };
-        all.fills_up(&json!({}), bytes, stages);
-        all.fills_up(&json!({"deliver": "archive"}), bytes, stages);
-    }
+    fills_up_while_the_index_is_written(Engine::Libgit2);
 }
 
 #[test]
