@@ -42,6 +42,8 @@ python3 python3
 node nodejs
 npm npm
 setpriv util-linux
+unshare util-linux
+mount mount
 git-lfs git-lfs
 LIST
     [ "$purpose" = test ] && return

@@ -268,6 +268,7 @@ impl<S: Store, W: Work> Agent<S, W> {
             Action::Forget(attempts) => {
                 let kept = self.journal.forget(&attempts).await;
                 events.extend(self.stored(kept));
+                self.runner.settle(&attempts);
             }
             Action::Discard(attempt) => self.runner.discard(&attempt),
             Action::Close(reason) => {

@@ -218,6 +218,11 @@ impl Config {
     pub fn workspaces(&self) -> PathBuf {
         self.agent.state_dir.join("workspaces")
     }
+
+    /// Where the agent notes what clone tasks have put into directories of the operator's.
+    pub fn placed(&self) -> PathBuf {
+        self.agent.state_dir.join("placed")
+    }
 }
 
 /// The files to read: those of the command line, else the variable's, else the default.

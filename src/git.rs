@@ -59,6 +59,7 @@ pub use modules::{Holder, Submodule};
 pub use pace::{Estimate, Pace};
 pub use refname::is_acceptable_name;
 pub use summary::{Summary, summarize};
+pub use target::{Announce, Growing};
 
 /// What indexes packs and writes files. Everything else is libgit2's work in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

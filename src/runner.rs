@@ -54,8 +54,12 @@ pub trait Work: Clone + Send + Sync + 'static {
         log: &StageLog,
     ) -> impl Future<Output = TaskReport> + Send;
 
-    /// Removes what an attempt has left on this host, whose result does not count.
-    fn discard(&self, attempt: &AttemptId) -> impl Future<Output = ()> + Send;
+    /// Removes what an attempt has left on this host, whose result does not count. What comes later and wants its place
+    /// waits for that from this call on.
+    fn discard(self, attempt: AttemptId) -> impl Future<Output = ()> + Send;
+
+    /// Nothing waits for these attempts any more. What they have left stays, unless it is being removed.
+    fn settle(self, attempts: Vec<AttemptId>) -> impl Future<Output = ()> + Send;
 }
 
 impl Work for Tools {
@@ -71,8 +75,12 @@ impl Work for Tools {
         task::run(task, self, control, log).await
     }
 
-    async fn discard(&self, attempt: &AttemptId) {
-        task::discard(attempt, self).await;
+    fn discard(self, attempt: AttemptId) -> impl Future<Output = ()> + Send {
+        task::discard(&attempt, &self)
+    }
+
+    async fn settle(self, attempts: Vec<AttemptId>) {
+        task::settle(&attempts, &self).await;
     }
 }
 
@@ -84,7 +92,7 @@ pub struct Runner<W = Tools> {
     admitted: BTreeMap<AttemptId, Admitted>,
     running: BTreeMap<AttemptId, Running>,
     tasks: JoinSet<TaskReport>,
-    /// What removes what attempts have left that do not count.
+    /// What removes what attempts have left that do not count, and notes of those that do.
     discarding: JoinSet<()>,
     progress: (mpsc::Sender<Progress>, mpsc::Receiver<Progress>),
 }
@@ -224,8 +232,12 @@ impl<W: Work> Runner<W> {
 
     /// Removes what an attempt has left on this host, whose result does not count. It is done beside the attempts.
     pub fn discard(&mut self, attempt: &AttemptId) {
-        let (work, attempt) = (self.work.clone(), attempt.clone());
-        self.discarding.spawn(async move { work.discard(&attempt).await });
+        self.discarding.spawn(self.work.clone().discard(attempt.clone()));
+    }
+
+    /// Leaves what attempts have made as it is, because nothing waits for them any more. It is done beside the attempts.
+    pub fn settle(&mut self, attempts: &[AttemptId]) {
+        self.discarding.spawn(self.work.clone().settle(attempts.to_vec()));
     }
 
     /// What runs, as the status tells it.

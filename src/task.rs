@@ -69,12 +69,25 @@ impl Tools {
     }
 }
 
-/// Removes the workspace of an attempt, where it has left one, because its result does not count.
-pub async fn discard(attempt: &AttemptId, tools: &Tools) {
-    let Some(workspaces) = tools.workspaces.clone() else { return };
+/// Removes what an attempt has left on this host, because its result does not count. What comes later and wants its
+/// place waits for that from this call on.
+pub fn discard(attempt: &AttemptId, tools: &Tools) -> impl Future<Output = ()> + Send + use<> {
     let name = wire::workspace_name(attempt);
-    // A panic in it is in the log, and the workspace goes when its time is over.
-    let _ = tokio::task::spawn_blocking(move || workspaces.discard(&name)).await;
+    let removal = tools.workspaces.as_ref().map(|workspaces| workspaces.remove_soon(&name));
+    async move {
+        if let Some(removal) = removal {
+            // A panic in it is in the log, and the workspace goes when its time is over.
+            let _ = tokio::task::spawn_blocking(move || removal.run()).await;
+        }
+    }
+}
+
+/// Leaves what attempts have put on this host to whoever asked for it: their results count.
+pub async fn settle(attempts: &[AttemptId], tools: &Tools) {
+    let Some(workspaces) = tools.workspaces.clone() else { return };
+    let names: Vec<String> = attempts.iter().map(wire::workspace_name).collect();
+    // A panic in it is in the log, and the note goes when it is old.
+    let _ = tokio::task::spawn_blocking(move || names.iter().for_each(|name| workspaces.settle(name))).await;
 }
 
 /// Every word that [`Task::kind`] can say.

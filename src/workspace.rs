@@ -1,18 +1,27 @@
 //! Clones of tasks that stay on this host: named after their attempt, bounded, listed, and gone when their time is over.
 //!
-//! A workspace `N` is the directory `N` with a note `N.json` beside it, which is written once the clone stands whole.
+//! A workspace `N` is the directory `N` with a note `N.json` beside it, which is written before the clone is there.
 //! What has no note was never told to anybody, so that it is removed at the next start.
+//!
+//! A clone into a directory of the operator's is noted before it is there ([`placed`]), until its result counts.
 
+mod placed;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::config::WorkspaceSettings;
+use crate::git::{Announce, Growing};
+use placed::{Placed, Taken};
 
 /// The most that is read of a note, in bytes. A URL has 4 KiB at the most.
 const MAX_NOTE_BYTES: u64 = 64 * 1024;
@@ -20,11 +29,29 @@ const MAX_NOTE_BYTES: u64 = 64 * 1024;
 /// What the name of a directory that is still growing has in it.
 const GROWING: &str = ".sortie-";
 
+/// How long a note of a clone in a directory of the operator's is kept that nobody has asked for. An attempt whose
+/// result counts, or does not, has none; only a process that ends in that very moment leaves one.
+const PLACED_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// What the note of a clone is called that is being taken away, so that the next start goes on with it.
+const TAKEN_AWAY: &str = "discarded";
+
 /// All workspaces of this agent.
 #[derive(Debug)]
 pub struct Workspaces {
     root: PathBuf,
+    /// Notes of what attempts have put into directories of the operator's.
+    placed: PathBuf,
     settings: WorkspaceSettings,
+    /// The attempts whose clones are being taken away.
+    removals: watch::Sender<Arc<BTreeSet<String>>>,
+}
+
+/// Says that what an attempt has left is being removed, for as long as it lives.
+#[derive(Debug)]
+pub struct Removal {
+    workspaces: Arc<Workspaces>,
+    name: String,
 }
 
 /// A workspace as it is listed.
@@ -66,9 +93,10 @@ pub enum PlaceError {
 }
 
 impl Workspaces {
-    /// Workspaces below a directory, which is made when it is needed.
-    pub fn new(root: PathBuf, settings: WorkspaceSettings) -> Self {
-        Self { root, settings }
+    /// Workspaces below a directory, and notes of clones elsewhere below another one. Both are made when they are
+    /// needed.
+    pub fn new(root: PathBuf, placed: PathBuf, settings: WorkspaceSettings) -> Self {
+        Self { root, placed, settings, removals: watch::Sender::default() }
     }
 
     /// Where a clone goes: a directory of that name, or the one that was asked for where the operator allows it. What
@@ -101,17 +129,24 @@ impl Workspaces {
         if is_plain && is_below { Ok(real) } else { Err(refused()) }
     }
 
-    /// Takes note of a clone that stands whole in its place.
-    ///
-    /// # Errors
-    /// Why the note cannot be written.
-    pub fn note(&self, name: &str, url: &str, commit: &str) -> io::Result<()> {
+    /// What takes note of a workspace right before it is put in its place: without it, it would be gone after the next
+    /// start.
+    pub fn announce_workspace(self: &Arc<Self>, name: &str, url: &str, commit: &str) -> Announce {
+        let workspaces = Arc::clone(self);
+        let (name, url, commit) = (name.to_owned(), url.to_owned(), commit.to_owned());
+        Announce::new(self.note_of(&name), move |growing: &Growing<'_>| {
+            workspaces.note(&name, growing.scratch, &url, &commit)
+        })
+    }
+
+    /// Takes note of a clone that stands whole, wherever it is now.
+    fn note(&self, name: &str, clone: &Path, url: &str, commit: &str) -> io::Result<()> {
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let workspace = Workspace {
             name: name.to_owned(),
             url: url.to_owned(),
             commit: commit.to_owned(),
-            bytes: size(&self.root.join(name)),
+            bytes: size(clone),
             created_at: now,
             expires_at: now.saturating_add(time::Duration::try_from(self.settings.ttl).unwrap_or_default()),
         };
@@ -120,6 +155,13 @@ impl Workspaces {
         fs::write(file.path(), text)?;
         file.persist(self.note_of(name))?;
         Ok(())
+    }
+
+    /// Gives up the note of a workspace that did not come to its place.
+    pub fn give_up(&self, name: &str) {
+        if !self.root.join(name).exists() {
+            self.remove(&self.note_of(name));
+        }
     }
 
     /// Every workspace, the newest first.
@@ -158,14 +200,87 @@ impl Workspaces {
         over
     }
 
-    /// Removes a workspace that does not count, if it is there: another attempt does the same work again.
-    pub fn discard(&self, name: &str) {
+    /// Begins to remove what an attempt of this name has left, because its result does not count. Whoever wants a
+    /// directory of the operator's from now on waits for the end of it, see [`Self::removed`].
+    pub fn remove_soon(self: &Arc<Self>, name: &str) -> Removal {
+        self.removals.send_modify(|names| {
+            Arc::make_mut(names).insert(name.to_owned());
+        });
+        Removal { workspaces: Arc::clone(self), name: name.to_owned() }
+    }
+
+    /// Waits until nothing is being removed. Dropping the future is fine.
+    pub async fn removed(&self) {
+        // The sender lives as long as this.
+        let _ = self.removals.subscribe().wait_for(|names| names.is_empty()).await;
+    }
+
+    /// What takes note of a clone on its way into a directory of the operator's, for the attempt of this name.
+    pub fn announce(&self, name: &str) -> Announce {
+        let note = self.placed_note(name, "json");
+        Announce::new(note.clone(), move |growing: &Growing<'_>| Placed::of(growing)?.write(&note))
+    }
+
+    /// Gives up the note of a clone in a directory of the operator's, which stays, unless it is being removed.
+    pub fn settle(&self, name: &str) {
+        if !self.removals.borrow().contains(name) {
+            self.remove(&self.placed_note(name, "json"));
+        }
+    }
+
+    fn discard(&self, name: &str) {
         let (path, aside) = (self.root.join(name), self.root.join(format!(".{name}{GROWING}discarded")));
         // Under another name it goes at the next start, too, if this process ends before it is gone.
         if fs::rename(&path, &aside).is_ok() {
             tracing::info!(workspace = name, "a workspace is removed whose attempt does not count");
             self.remove(&self.note_of(name));
             self.remove(&aside);
+        }
+        let note = self.placed_note(name, TAKEN_AWAY);
+        if fs::rename(self.placed_note(name, "json"), &note).is_ok() {
+            self.take_away(&note);
+        }
+    }
+
+    /// Takes away what a note tells of, and gives it up unless the next start shall try again.
+    fn take_away(&self, note: &Path) {
+        let Some(placed) = Placed::read(note) else {
+            tracing::warn!(path = %note.display(), "a note of a clone cannot be read, and is given up");
+            return self.remove(note);
+        };
+        let path = placed.target().display();
+        if self.allowed(placed.target()).is_err() {
+            tracing::warn!(%path, "a clone that does not count stays: the operator allows no clone there any more");
+            return self.remove(note);
+        }
+        match placed.take_away() {
+            Ok(Taken::Nothing) => {}
+            Ok(Taken::Gone) => tracing::info!(%path, "a clone is removed whose attempt does not count"),
+            Ok(Taken::Changed) => {
+                tracing::warn!(%path, "a clone whose attempt does not count stays: it was changed since");
+            }
+            Err(error) => {
+                tracing::warn!(%path, %error, "a clone that does not count cannot be removed now");
+                return;
+            }
+        }
+        self.remove(note);
+    }
+
+    fn placed_note(&self, name: &str, extension: &str) -> PathBuf {
+        self.placed.join(format!("{name}.{extension}"))
+    }
+
+    /// Goes on with what an earlier process began to take away, and gives up notes that nobody has asked for in long.
+    fn sweep_placed(&self) {
+        for entry in fs::read_dir(&self.placed).into_iter().flatten().filter_map(Result::ok) {
+            let path = entry.path();
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| at.elapsed());
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some(TAKEN_AWAY) => self.take_away(&path),
+                Some("json") if !matches!(age, Ok(Ok(age)) if age > PLACED_AGE) => {}
+                _ => self.remove(&path),
+            }
         }
     }
 
@@ -184,6 +299,7 @@ impl Workspaces {
             }
         }
         self.remove_expired();
+        self.sweep_placed();
     }
 
     fn note_of(&self, name: &str) -> PathBuf {
@@ -201,10 +317,25 @@ impl Workspaces {
     }
 }
 
+impl Removal {
+    /// Removes it, if there is anything: another attempt does the same work again. Blocks.
+    pub fn run(self) {
+        self.workspaces.discard(&self.name);
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.workspaces.removals.send_modify(|names| {
+            Arc::make_mut(names).remove(&self.name);
+        });
+    }
+}
+
 /// How much time is left until a moment, for people.
-pub fn time_left(until: OffsetDateTime) -> std::time::Duration {
+pub fn time_left(until: OffsetDateTime) -> Duration {
     let now = OffsetDateTime::from(SystemTime::now());
-    std::time::Duration::try_from(until - now).unwrap_or_default()
+    Duration::try_from(until - now).unwrap_or_default()
 }
 
 fn read_note(path: &Path) -> Option<Workspace> {
@@ -229,95 +360,5 @@ fn size(path: &Path) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn workspaces(root: &Path, ttl: Duration) -> Workspaces {
-        let settings = WorkspaceSettings { max_bytes: 100_000, ttl, directories: vec![root.join("allowed")] };
-        Workspaces::new(root.join("workspaces"), settings)
-    }
-
-    fn make(workspaces: &Workspaces, name: &str, bytes: usize) {
-        let path = workspaces.place(name, None).unwrap();
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("file"), vec![1; bytes]).unwrap();
-        workspaces.note(name, "https://git.example/x", "abc").unwrap();
-    }
-
-    #[test]
-    fn what_takes_too_much_lets_nothing_more_in_until_it_has_expired() {
-        let root = tempfile::tempdir().unwrap();
-        let kept = workspaces(root.path(), Duration::from_secs(60));
-        make(&kept, "one-1", 200_000);
-        assert!(kept.list()[0].bytes >= 200_000);
-        let refused = kept.place("two-1", None);
-        assert!(matches!(refused, Err(PlaceError::Full { limit: 100_000, .. })), "{refused:?}");
-        let mut note = kept.list().remove(0);
-        note.expires_at = OffsetDateTime::UNIX_EPOCH;
-        fs::write(kept.note_of("one-1"), serde_json::to_vec(&note).unwrap()).unwrap();
-        assert!(kept.place("two-1", None).is_ok());
-        assert!(!root.path().join("workspaces/one-1").exists());
-    }
-
-    #[test]
-    fn what_nobody_was_told_of_is_swept() {
-        let root = tempfile::tempdir().unwrap();
-        let kept = workspaces(root.path(), Duration::from_secs(60));
-        make(&kept, "one-1", 10);
-        for orphan in ["two-1", ".three-1.sortie-abcdef"] {
-            fs::create_dir(root.path().join("workspaces").join(orphan)).unwrap();
-        }
-        fs::write(root.path().join("workspaces/four-1.json"), "{}").unwrap();
-        kept.sweep();
-        let mut left: Vec<_> =
-            fs::read_dir(root.path().join("workspaces")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["one-1", "one-1.json"]);
-        assert_eq!(kept.remove_all().len(), 1);
-        assert!(kept.list().is_empty());
-    }
-
-    #[test]
-    fn what_does_not_count_is_discarded_and_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        let kept = workspaces(root.path(), Duration::from_secs(60));
-        make(&kept, "one-1", 10);
-        make(&kept, "one-2", 10);
-        kept.discard("one-1");
-        kept.discard("one-3");
-        let mut left: Vec<_> =
-            fs::read_dir(root.path().join("workspaces")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["one-2", "one-2.json"]);
-    }
-
-    #[test]
-    fn a_note_cannot_name_another_directory() {
-        let root = tempfile::tempdir().unwrap();
-        let kept = workspaces(root.path(), Duration::from_secs(60));
-        make(&kept, "one-1", 10);
-        let mut note = kept.list().remove(0);
-        note.name = "../allowed".into();
-        fs::create_dir(root.path().join("allowed")).unwrap();
-        fs::write(kept.note_of("one-1"), serde_json::to_vec(&note).unwrap()).unwrap();
-        assert!(kept.remove_all().is_empty());
-        assert!(root.path().join("allowed").exists());
-    }
-
-    #[test]
-    fn a_directory_is_below_one_that_the_operator_allows() {
-        let root = tempfile::tempdir().unwrap();
-        let kept = workspaces(root.path(), Duration::from_secs(60));
-        fs::create_dir_all(root.path().join("allowed/inner")).unwrap();
-        std::os::unix::fs::symlink("/etc", root.path().join("allowed/link")).unwrap();
-        let place = |rest: &str| kept.place("n", Some(&root.path().join(rest)));
-        assert!(place("allowed/inner/new/x").is_ok() && place("allowed/x").is_ok());
-        for outside in ["allowed", "elsewhere/x", "allowed/../x", "allowed/link/x", "allowedx/y"] {
-            assert!(matches!(place(outside), Err(PlaceError::NotAllowed { .. })), "{outside}");
-        }
-        assert!(kept.place("n", Some(Path::new("relative/x"))).is_err());
-    }
-}
+#[path = "workspace/tests.rs"]
+mod tests;

@@ -286,6 +286,7 @@ async fn a_bucket_keeps_artifacts_as_a_directory_does() {
     let settings = ServeSettings {
         arguments: ["--artifacts", "s3://builds/sortie/artifacts"].map(str::to_owned).to_vec(),
         environment: s3.environment(),
+        ..ServeSettings::default()
     };
     let mut control_plane = ControlPlane::start_with(settings);
     let attempt = RunningAttempt::start(&control_plane, control_plane.port()).await;

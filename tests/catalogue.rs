@@ -140,13 +140,13 @@ const PROVOKED: &[(&str, &str, &str)] = &[
     ("clock_offset", "tests/tls.rs", "certificates_that_end_soon_and_clocks_that_differ_are_warned_about"),
     (
         "lfs_failed",
-        "tests/lfs.rs",
+        "tests/lfs/whole.rs",
         "the_program_takes_objects_along_where_it_is_asked_and_names_the_one_that_it_lacks",
     ),
     ("delivery_failed", "tests/artifacts.rs", "what_keeps_an_artifact_from_the_control_plane_is_named"),
     (
         "submodule_not_allowed",
-        "tests/submodules.rs",
+        "tests/submodules/refused.rs",
         "what_is_not_declared_gets_no_connection_and_fails_the_clone_or_is_left_out",
     ),
     ("resolver_failed", "tests/diagnoses.rs", "connections_that_do_not_come_about_are_told_apart"),

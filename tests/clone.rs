@@ -29,7 +29,7 @@ pub(crate) type TreeEntry<'a> = (&'a str, &'a str, &'a str);
 pub(crate) fn wanted(reference: Option<&str>, target: &Path) -> CloneRequest {
     let want = Want { reference: reference.map(str::to_owned), ..Want::default() };
     let means = Means { engine: ENGINE.get(), mirror: None };
-    CloneRequest { want, paths: Vec::new(), target: target.to_owned(), means }
+    CloneRequest { want, paths: Vec::new(), target: target.to_owned(), means, announce: None }
 }
 
 thread_local! {
@@ -43,6 +43,11 @@ pub(crate) async fn on_both_engines(test: impl AsyncFn()) {
         ENGINE.set(engine);
         Box::pin(test()).await;
     }
+}
+
+/// What the test at hand clones with.
+pub(crate) fn engine() -> Engine {
+    ENGINE.get()
 }
 
 async fn cloned(remote: &Remote, request: &CloneRequest) -> Result<Cloned, Error> {

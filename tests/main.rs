@@ -22,6 +22,7 @@ mod deliver;
 mod diagnoses;
 mod doctor;
 mod files;
+mod full_disk;
 mod git_transport;
 mod gitlab;
 mod health;

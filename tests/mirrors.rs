@@ -1,13 +1,14 @@
 //! Mirrors: what one clone brings serves the next one, for the same identity alone and never without asking the server.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sortie::git::{CloneRequest, Cloned, Error, Means, MirrorPlace, Mirrors, Remote, Source, Want, clone};
-use sortie::report::StageLog;
+use sortie::report::{Stage, StageLog};
 
-use crate::clone::{assert_whole, entries};
+use crate::clone::{assert_whole, commit, entries, tree, write_object};
 use crate::git_transport::{Https, TOKEN, a_minute, https};
 use crate::support::repository::{SampleRepository, run_git};
 
@@ -36,14 +37,25 @@ impl Scene {
     }
 
     async fn cloned(&self, name: &str, want: Want, identity: &str) -> Result<Cloned, Error> {
+        self.cloned_with(name, want, identity, &StageLog::default()).await
+    }
+
+    async fn cloned_with(
+        &self,
+        name: &str,
+        want: Want,
+        identity: &str,
+        log: &StageLog,
+    ) -> Result<Cloned, Error> {
         let remote = self.server.remote(Some(TOKEN)).await;
         let request = CloneRequest {
             want,
             paths: Vec::new(),
             target: self.target(name),
             means: Means { mirror: Some(self.place(&remote, identity)), ..Means::default() },
+            announce: None,
         };
-        clone(&remote, &request, &a_minute(), &StageLog::default()).await
+        clone(&remote, &request, &a_minute(), log).await
     }
 
     fn packs(&self) -> Vec<PathBuf> {
@@ -87,6 +99,33 @@ async fn what_is_new_is_all_that_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_ended_by_a_limit_leaves_the_mirror_as_it_was() {
+    let scene = Scene::of(SampleRepository::small);
+    scene.cloned("first", Want::default(), "one").await.unwrap();
+    let mirror = |scene: &Scene| {
+        let found = fs::read_dir(&scene.root).unwrap().map(|entry| entry.unwrap().path());
+        let directory = found.filter(|path| path.is_dir()).collect::<Vec<_>>();
+        (fs::metadata(&directory[0]).unwrap().ino(), directory)
+    };
+    let (before, packs) = (mirror(&scene), scene.packs());
+    let blob = write_object(&scene.server.sample.directory, "blob", &[7; 100_000]);
+    let root = tree(&scene.server.sample.directory, &[("100644", "large", &blob)]);
+    commit(&scene.server.sample.directory, "main", &root);
+    let remote = scene.server.remote(Some(TOKEN)).await;
+    let mut control = a_minute();
+    control.limits.max_blob_bytes = 50_000;
+    let means = Means { mirror: Some(scene.place(&remote, "one")), ..Means::default() };
+    let target = scene.target("limited");
+    let request = CloneRequest { want: Want::default(), paths: Vec::new(), target, means, announce: None };
+    let log = StageLog::default();
+    let refused = clone(&remote, &request, &control, &log).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    assert_eq!((mirror(&scene), scene.packs()), (before, packs));
+    let references = log.records().iter().filter(|record| record.stage == Stage::References).count();
+    assert_eq!(references, 1, "it was tried once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_takes_nothing_from_another_and_a_refused_one_nothing_at_all() {
     let scene = Scene::of(SampleRepository::small);
     let first = scene.cloned("first", Want::default(), "one").await.unwrap();
@@ -99,6 +138,7 @@ async fn an_identity_takes_nothing_from_another_and_a_refused_one_nothing_at_all
         paths: Vec::new(),
         target: scene.target("refused"),
         means: Means { mirror: Some(scene.place(&remote, "one")), ..Means::default() },
+        announce: None,
     };
     let refused = clone(&remote, &request, &a_minute(), &StageLog::default()).await;
     assert!(matches!(refused, Err(Error::Unauthorized { .. })), "{refused:?}");
@@ -124,7 +164,20 @@ async fn a_damaged_mirror_is_made_anew_without_a_word_to_whoever_clones() {
             }
         }
         let name = format!("after-{damage}");
-        let after = scene.cloned(&name, Want::default(), "pat").await;
+        let log = StageLog::default();
+        let after = scene.cloned_with(&name, Want::default(), "pat", &log).await;
+        let stages: Vec<Stage> = log.records().iter().map(|record| record.stage).collect();
+        let expected = [
+            Stage::Authenticate,
+            Stage::Repository,
+            Stage::References,
+            Stage::Negotiate,
+            Stage::Receive,
+            Stage::Index,
+            Stage::Checkout,
+            Stage::Deliver,
+        ];
+        assert_eq!(stages, expected, "{damage}");
         assert_eq!(after.unwrap().commit, scene.server.sample.commit("main"), "{damage}");
         assert_whole(&scene.target(&name));
         assert_whole(&scene.target(&format!("before-{damage}")));
@@ -219,7 +272,7 @@ async fn the_one_that_was_used_longest_ago_makes_room() {
     let remote = scene.server.remote(Some(TOKEN)).await;
     let means = Means { mirror: Some(small.place(&remote.url, "four")), ..Means::default() };
     let target = scene.target("four");
-    let request = CloneRequest { want: Want::default(), paths: Vec::new(), target, means };
+    let request = CloneRequest { want: Want::default(), paths: Vec::new(), target, means, announce: None };
     clone(&remote, &request, &a_minute(), &StageLog::default()).await.unwrap();
     let left = scene.mirrors.list().unwrap();
     assert_eq!(left.iter().map(|mirror| mirror.identity.as_str()).collect::<Vec<_>>(), ["four"]);

@@ -84,7 +84,9 @@ impl Work for Lasting {
         TaskReport::failed(task, Diagnosis::new(Code::Cancelled, Stage::Policy, "cancelled", vec![]), log)
     }
 
-    async fn discard(&self, _: &AttemptId) {}
+    async fn discard(self, _: AttemptId) {}
+
+    async fn settle(self, _: Vec<AttemptId>) {}
 }
 
 /// The loop of an agent whose daemon has ended and left its state in `directory`.

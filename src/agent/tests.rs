@@ -40,7 +40,9 @@ impl Work for Idle {
         std::future::pending().await
     }
 
-    async fn discard(&self, _: &AttemptId) {}
+    async fn discard(self, _: AttemptId) {}
+
+    async fn settle(self, _: Vec<AttemptId>) {}
 }
 
 /// A line that lets the challenge through and nothing after it.

@@ -221,7 +221,7 @@ fn temporary(config: &Config) -> PathBuf {
 
 /// The clones of tasks, swept of what a killed process left.
 fn workspaces(config: &Config) -> Arc<Workspaces> {
-    let workspaces = Workspaces::new(config.workspaces(), config.clones.workspaces.clone());
+    let workspaces = Workspaces::new(config.workspaces(), config.placed(), config.clones.workspaces.clone());
     workspaces.sweep();
     Arc::new(workspaces)
 }

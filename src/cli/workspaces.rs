@@ -33,7 +33,7 @@ pub(super) fn execute(common: &Common, args: &WorkspacesArgs) -> Exit {
         Ok(config) => config,
         Err(error) => return complain(Exit::Configuration, &error.to_string()),
     };
-    let workspaces = Workspaces::new(config.workspaces(), config.clones.workspaces.clone());
+    let workspaces = Workspaces::new(config.workspaces(), config.placed(), config.clones.workspaces.clone());
     let (found, schema, verb) = match args.action.unwrap_or(Action::List) {
         Action::List => (workspaces.list(), "sortie.workspaces.v1", "kept"),
         Action::Prune { all: false } => {

@@ -15,7 +15,7 @@ use gix_hash::ObjectId;
 use super::clone::git_error;
 use super::objects::Objects;
 use super::survey::{Files, Survey, survey};
-use super::target::{Scratch, target_error};
+use super::target::{Scratch, target_error, unless_disk_is_full};
 use super::wire::Wire;
 use super::{Engine, Error, PackProblem, Phase};
 use crate::report::Stage;
@@ -129,6 +129,10 @@ fn one_by_one(
         ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Tree => missing(),
         // The survey has found what we know to be unsafe; libgit2 knows a path that we do not.
         ErrorClass::Checkout => Error::UnsafePath { path: String::new() },
+        // It reads names and places of submodules where it comes upon one, asked for or not.
+        ErrorClass::Submodule | ErrorClass::Config => {
+            unless_disk_is_full(scratch.path(), Error::UnsafePath { path: ".gitmodules".to_owned() })
+        }
         _ => git_error(scratch.path(), "writing the files", &error),
     })
 }

@@ -14,9 +14,9 @@ use super::lfs::{self, LfsRemote};
 use super::pkt::scrubbed;
 use super::references::internal;
 use super::refname::Selected;
-use super::target::{Scratch, unless_disk_is_full, write_error};
+use super::target::{Announce, Scratch, unless_disk_is_full, write_error};
 use super::wire::Wire;
-use super::{Control, Error, Remote, blocking, is_acceptable_name, sparse};
+use super::{Control, Error, Phase, Remote, blocking, is_acceptable_name, sparse};
 use crate::report::{Stage, StageLog};
 
 /// What to clone.
@@ -30,6 +30,8 @@ pub struct CloneRequest {
     pub target: PathBuf,
     /// How it is fetched and written.
     pub means: Means,
+    /// Who takes note of it before it is in its place.
+    pub announce: Option<Announce>,
 }
 
 /// What a clone brought.
@@ -99,6 +101,13 @@ impl Draft {
         self.cloned.received_bytes = self.cloned.received_bytes.saturating_add(fetched.bytes);
         self.cloned.lfs_pointers = self.cloned.lfs_pointers.saturating_sub(fetched.files.len() as u64);
         blocking::files(move || lfs::refresh_index(&open(&work_tree)?, &fetched.files)).await
+    }
+
+    /// Lets somebody take note of it right before it is put in its place, instead of whoever the request named.
+    pub fn announce_to(&mut self, announce: Announce) {
+        if let Some(scratch) = &mut self.scratch {
+            scratch.announce_to(announce);
+        }
     }
 
     /// Puts it in its place: the stage `deliver`.
@@ -240,7 +249,7 @@ fn check_name(want: &Want) -> Result<(), Error> {
 
 fn draft_here(wire: &Arc<Wire>, request: &CloneRequest) -> Result<Draft, Error> {
     healed(wire, &request.means, |means| {
-        let scratch = Scratch::prepare(&request.target)?;
+        let scratch = Scratch::prepare(&request.target)?.announced(request.announce.as_ref())?;
         let repository = initialize(wire, scratch.path(), false)?;
         let fetched = fetch(wire, &request.want, means, &repository)?;
         let commit = peel(&repository, &fetched)?;
@@ -265,16 +274,27 @@ fn healed<T>(
     means: &Means,
     mut work: impl FnMut(&Means) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let done = work(means);
+    // What was recorded where it happened counts: of a full disk, a limit or a cancel libgit2 says no more than that the
+    // pack did not come, which is no fault of the mirror's.
+    let before = stages(wire);
+    let done = work(means).map_err(|error| wire.take_failure().unwrap_or(error));
     match (&done, &means.mirror) {
         (Err(Error::PackCorrupt(_) | Error::Internal { .. }), Some(place)) if place.was_used() => {
             tracing::warn!(mirror = place.key(), "a mirror is damaged and is made anew");
-            let _ = wire.take_failure();
             place.discard(wire)?;
+            // The report has each stage once: what is gone through again takes the place of what came to nothing.
+            if let Some(first) = stages(wire).into_iter().find(|stage| !before.contains(stage)) {
+                wire.log.take_from(first);
+            }
+            wire.control.transfer.set_phase(Phase::Connecting);
             work(means)
         }
         _ => done,
     }
+}
+
+fn stages(wire: &Wire) -> Vec<Stage> {
+    wire.log.records().iter().map(|record| record.stage).collect()
 }
 
 fn cloned(wire: &Wire, fetched: &Fetched, commit: &str, checked_out: &CheckedOut) -> Cloned {

@@ -114,6 +114,8 @@ impl Draft {
             paths: Vec::new(),
             target: self.path().join(".git/submodule"),
             means,
+            // It is part of the clone that it goes into.
+            announce: None,
         };
         control.transfer.begin_another();
         let received_before = control.transfer.received_bytes();

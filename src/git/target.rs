@@ -1,16 +1,57 @@
 //! Where a clone grows, and how it gets to its place: whole, or not at all.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Error;
 
 /// From which age on a directory that nobody holds counts as left behind.
 const SWEEP_AGE: Duration = Duration::from_secs(10);
+
+/// A clone on its way to its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Growing<'a> {
+    /// The directory that it grows in: beside the target, or in it.
+    pub scratch: &'a Path,
+    /// Its place.
+    pub target: &'a Path,
+    /// Whether the target is there and stays: what has grown is moved into it. Else the directory takes its place.
+    pub is_inside_target: bool,
+    /// The mode of the target, where it exists.
+    pub target_mode: Option<u32>,
+    /// Directories that were made above it, outermost first.
+    pub made_parents: &'a [PathBuf],
+    /// Whether it is whole, and about to be put in its place.
+    pub is_whole: bool,
+}
+
+/// Hears where a clone grows, and once more right before it is put in its place, so that a note can be taken of it. It
+/// blocks, and a failure of it is one of the clone.
+#[derive(Clone)]
+pub struct Announce {
+    note: PathBuf,
+    tell: Arc<Tell>,
+}
+
+type Tell = dyn Fn(&Growing<'_>) -> io::Result<()> + Send + Sync;
+
+impl Announce {
+    /// One that writes its note to this file, which is named where that fails.
+    pub fn new(note: PathBuf, tell: impl Fn(&Growing<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { note, tell: Arc::new(tell) }
+    }
+}
+
+impl fmt::Debug for Announce {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Announce").field("note", &self.note).finish_non_exhaustive()
+    }
+}
 
 /// A directory beside the target (or in it, where its parent cannot be written), readable for nobody else.
 /// Dropping it removes it and every parent directory that was made for it.
@@ -23,6 +64,7 @@ pub(super) struct Scratch {
     is_inside_target: bool,
     made_parents: Vec<PathBuf>,
     is_delivered: bool,
+    announce: Option<Announce>,
     /// Held as long as this lives: what nobody holds was left behind by a process that was killed.
     _held: Option<File>,
 }
@@ -101,8 +143,34 @@ impl Scratch {
             is_inside_target: false,
             made_parents: Vec::new(),
             is_delivered: false,
+            announce: None,
             _held: held,
         }
+    }
+
+    /// Lets somebody take note of where it is.
+    pub(super) fn announced(mut self, announce: Option<&Announce>) -> Result<Self, Error> {
+        self.announce = announce.cloned();
+        self.tell(false)?;
+        Ok(self)
+    }
+
+    /// Lets somebody take note of it from now on, which is the moment before it is put in its place.
+    pub(super) fn announce_to(&mut self, announce: Announce) {
+        self.announce = Some(announce);
+    }
+
+    fn tell(&self, is_whole: bool) -> Result<(), Error> {
+        let Some(announce) = &self.announce else { return Ok(()) };
+        let growing = Growing {
+            scratch: &self.path,
+            target: &self.target,
+            is_inside_target: self.is_inside_target,
+            target_mode: self.target_mode,
+            made_parents: &self.made_parents,
+            is_whole,
+        };
+        (announce.tell)(&growing).map_err(|error| target_error(&announce.note, error))
     }
 
     /// The directory to work in.
@@ -123,7 +191,10 @@ impl Scratch {
 
     /// Moves what has grown to its place.
     pub(super) fn deliver(mut self) -> Result<(), Error> {
-        let delivered = if self.is_inside_target { self.move_up() } else { self.replace() };
+        self.set_mode().map_err(|error| target_error(&self.target, error))?;
+        self.tell(true)?;
+        let delivered =
+            if self.is_inside_target { self.move_up() } else { fs::rename(&self.path, &self.target) };
         match delivered {
             Ok(()) => {
                 self.is_delivered = true;
@@ -136,11 +207,11 @@ impl Scratch {
         }
     }
 
-    fn replace(&self) -> io::Result<()> {
+    /// Gives the directory the mode that it has in its place. Its time says from then on when the clone was whole.
+    fn set_mode(&self) -> io::Result<()> {
         // What libgit2 made has the mode that this process gives to its directories.
         let usual = fs::metadata(self.path.join(".git"))?.permissions().mode();
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(self.target_mode.unwrap_or(usual)))?;
-        fs::rename(&self.path, &self.target)
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(self.target_mode.unwrap_or(usual)))
     }
 
     fn move_up(&self) -> io::Result<()> {
@@ -251,7 +322,10 @@ pub(super) fn unless_disk_is_full(directory: &Path, otherwise: Error) -> Error {
 pub(super) fn target_error(target: &Path, source: io::Error) -> Error {
     let path = target.to_owned();
     match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },
+        // The last one is a limit for one file, of the file system or of whoever started this process.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            Error::DiskFull { path }
+        }
         _ => Error::Target { path, source },
     }
 }

@@ -3,6 +3,7 @@
 mod deliver;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::diagnose::{self, Failure, Subject};
@@ -13,12 +14,13 @@ use super::{TargetSpec, Tools, lfs, login, stages};
 use crate::artifact::Uploaded;
 use crate::git::lfs::LfsRemote;
 use crate::git::{
-    self, ArchiveFormat, Bare, CloneRequest, CloneWarning, Cloned, Control, Draft, Means, Source, Want,
+    self, Announce, ArchiveFormat, Bare, CloneRequest, CloneWarning, Cloned, Control, Draft, Means, Source,
+    Want,
 };
 use crate::provider::Provider;
 use crate::report::{Code, Diagnosis, Stage, StageLog, StageRecord};
 use crate::secret::Redaction;
-use crate::workspace::PlaceError;
+use crate::workspace::{PlaceError, Workspaces};
 use deliver::{Form, Order};
 
 /// A clone as it was asked for.
@@ -207,6 +209,9 @@ async fn work(
     let target = match &request.destination {
         Destination::Directory(path) => path.clone(),
         Destination::Workspace { name, directory } => {
+            if directory.is_some() {
+                settled(tools, control).await?;
+            }
             workspace(tools, name, directory.as_deref()).await.map_err(Failure::Place)?
         }
         _ => tools.temporary.join("checked"),
@@ -256,6 +261,7 @@ impl Way<'_> {
             paths: self.request.paths.clone(),
             target: target.clone(),
             means: self.means.clone(),
+            announce: announce(self.tools, &self.request.destination),
         };
         // What LFS lacks is found out before anything is fetched in vain.
         let lfs = match self.request.lfs {
@@ -279,9 +285,28 @@ impl Way<'_> {
             draft.discard().await;
             return Ok(Done { taken, ..Done::of(cloned, None) });
         }
-        let cloned = draft.deliver(control, log).await.map_err(of_git)?;
-        note(self.tools, &self.request.destination, &subject.url, &cloned.commit).await;
+        let noted = self.workspace();
+        if let Some((workspaces, name)) = noted {
+            draft.announce_to(workspaces.announce_workspace(name, &subject.url, &draft.cloned.commit));
+        }
+        let delivered = draft.deliver(control, log).await;
+        if let (Err(_), Some((workspaces, name))) = (&delivered, noted) {
+            let (workspaces, name) = (Arc::clone(workspaces), name.to_owned());
+            // What is left of it is in nobody's way, and goes at the next start.
+            let _ = tokio::task::spawn_blocking(move || workspaces.give_up(&name)).await;
+        }
+        let cloned = delivered.map_err(of_git)?;
         Ok(Done { taken, ..Done::of(cloned, Some(target)) })
+    }
+
+    /// The workspace of the agent's own that it goes into.
+    fn workspace(&self) -> Option<(&Arc<Workspaces>, &str)> {
+        match &self.request.destination {
+            Destination::Workspace { name, directory: None } => {
+                Some((self.tools.workspaces.as_ref()?, name.as_str()))
+            }
+            _ => None,
+        }
     }
 
     async fn artifact(
@@ -395,17 +420,20 @@ async fn workspace(tools: &Tools, name: &str, directory: Option<&Path>) -> Resul
     placed.unwrap_or_else(|_| Err(nowhere()))
 }
 
-/// Takes note of a workspace that was delivered.
-async fn note(tools: &Tools, destination: &Destination, url: &str, commit: &str) {
-    let (Destination::Workspace { name, directory: None }, Some(workspaces)) =
-        (destination, tools.workspaces.clone())
-    else {
-        return;
-    };
-    let (name, url, commit) = (name.clone(), url.to_owned(), commit.to_owned());
-    let noted = tokio::task::spawn_blocking(move || workspaces.note(&name, &url, &commit)).await;
-    // Without its note it is there for now, and gone after the next start.
-    if !matches!(noted, Ok(Ok(()))) {
-        tracing::warn!("no note of a workspace could be taken");
+/// Waits until what other attempts have left in directories of the operator's is gone, if it does not count.
+async fn settled(tools: &Tools, control: &Control) -> Result<(), Failure> {
+    let Some(workspaces) = &tools.workspaces else { return Ok(()) };
+    tokio::select! {
+        biased;
+        () = workspaces.removed() => {}
+        () = control.cancel.cancelled() => {}
+        () = tokio::time::sleep_until(control.deadline) => {}
     }
+    control.check().map_err(Failure::Git)
+}
+
+/// Who takes note of a clone that goes into a directory of the operator's.
+fn announce(tools: &Tools, destination: &Destination) -> Option<Announce> {
+    let Destination::Workspace { name, directory: Some(_) } = destination else { return None };
+    tools.workspaces.as_ref().map(|workspaces| workspaces.announce(name))
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::binary::{binary, isolate};
 use super::control_plane::{ControlPlane, secret_file};
 use super::process::{Child, START_LIMIT, command_line, wait_until, write_private};
+use super::small_disk::SmallDisk;
 
 /// What an agent shall be; [`AgentPlan::start`] enrolls and starts it.
 pub struct AgentPlan {
@@ -18,6 +19,7 @@ pub struct AgentPlan {
     control_plane: String,
     tables: String,
     environment: Vec<(String, String)>,
+    disk: Option<SmallDisk>,
     directory: TempDir,
 }
 
@@ -26,6 +28,7 @@ pub struct Agent {
     name: String,
     config: PathBuf,
     environment: Vec<(String, String)>,
+    disk: Option<SmallDisk>,
     // The order of these fields is the order in which they end.
     child: Child,
     directory: TempDir,
@@ -44,6 +47,7 @@ impl Agent {
             control_plane: String::new(),
             tables: String::new(),
             environment: Vec::new(),
+            disk: None,
             directory: tempfile::tempdir().expect("a private directory"),
         }
     }
@@ -73,6 +77,24 @@ impl Agent {
         self.child.stderr() + &self.child.stdout()
     }
 
+    /// Leaves its small disk room for so many bytes, or all that there is.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn leave_room(&self, bytes: Option<u64>) {
+        let disk = self.disk.as_ref().expect("a small disk");
+        match bytes {
+            Some(bytes) => disk.leave(self.id(), bytes),
+            None => disk.make_room(self.id()),
+        }
+    }
+
+    /// A directory below its state directory, as the agent sees it.
+    pub fn state(&self, name: &str) -> PathBuf {
+        let path = self.directory().join("state").join(name);
+        if self.disk.is_some() { SmallDisk::seen(self.id(), &path) } else { path }
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         self.child.kill();
@@ -96,7 +118,7 @@ impl Agent {
     /// Starts it again with the same configuration and state, whether it still runs or not.
     pub fn restart(&mut self) {
         self.child.kill();
-        self.child = run(&self.config, self.directory.path(), &self.environment);
+        self.child = run(&self.config, self.directory.path(), &self.environment, self.disk.as_ref());
     }
 
     /// Waits until the control plane lists this agent as connected.
@@ -162,6 +184,12 @@ impl AgentPlan {
         self
     }
 
+    /// Gives it a state directory on a disk of so many MiB of its own, empty at each start.
+    pub fn with_small_state(mut self, mebibytes: u32) -> Self {
+        self.disk = Some(SmallDisk::new(&self.directory.path().join("state"), mebibytes));
+        self
+    }
+
     /// The directory that its configuration, secrets and state will be in.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -189,9 +217,9 @@ impl AgentPlan {
         isolate(&mut enroll, path).envs(self.environment.iter().map(|(name, value)| (name, value)));
         enroll.args(["enroll", "--control-plane", url, "--token-file"]).arg(token_file);
         command_line(enroll.arg("--config").arg(&config));
-        let child = run(&config, path, &self.environment);
-        let Self { name, environment, directory, .. } = self;
-        let mut agent = Agent { name, config, environment, child, directory };
+        let child = run(&config, path, &self.environment, self.disk.as_ref());
+        let Self { name, environment, disk, directory, .. } = self;
+        let mut agent = Agent { name, config, environment, disk, child, directory };
         agent.wait_until_connected(control_plane);
         agent
     }
@@ -219,8 +247,9 @@ impl AgentPlan {
     }
 }
 
-fn run(config: &Path, directory: &Path, environment: &[(String, String)]) -> Child {
-    let mut command = Command::new(binary("sortie"));
+fn run(config: &Path, directory: &Path, environment: &[(String, String)], disk: Option<&SmallDisk>) -> Child {
+    let program = binary("sortie");
+    let mut command = disk.map_or_else(|| Command::new(&program), |disk| disk.command(&program));
     isolate(&mut command, directory).envs(environment.iter().map(|(name, value)| (name, value)));
     Child::start("agent", command.arg("run").arg("--config").arg(config), directory)
 }

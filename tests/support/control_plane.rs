@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::binary::{binary, isolate};
 use super::process::{Child, START_LIMIT, command_line, start_on_free_port, write_private};
+use super::small_disk::SmallDisk;
 
 /// How long one request may take; above the longest wait that is asked for.
 const REQUEST_LIMIT: Duration = Duration::from_secs(45);
@@ -45,6 +46,8 @@ pub struct ServeSettings {
     pub arguments: Vec<String>,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// Gives its artifacts a disk of so many MiB of their own, empty at each start.
+    pub artifacts_mebibytes: Option<u32>,
 }
 
 /// How it speaks TLS itself.
@@ -116,7 +119,24 @@ impl ControlPlane {
 
     /// The directory of its artifacts, where they lie on the disk.
     pub fn artifacts(&self) -> PathBuf {
-        self.directory.path().join("artifacts")
+        let path = self.directory.path().join("artifacts");
+        if self.settings.artifacts_mebibytes.is_some() {
+            SmallDisk::seen(self.child.id(), &path)
+        } else {
+            path
+        }
+    }
+
+    /// Leaves its artifacts room for so many bytes, or all that there is.
+    ///
+    /// # Panics
+    /// When they have no disk of their own.
+    pub fn leave_room(&self, bytes: Option<u64>) {
+        let disk = artifacts_disk(self.directory.path(), &self.settings).expect("a small disk");
+        match bytes {
+            Some(bytes) => disk.leave(self.child.id(), bytes),
+            None => disk.make_room(self.child.id()),
+        }
     }
 
     /// Its port.
@@ -256,8 +276,14 @@ fn database_argument(directory: &Path) -> String {
     format!("sqlite:{}", directory.join("control.db").display())
 }
 
+fn artifacts_disk(directory: &Path, settings: &ServeSettings) -> Option<SmallDisk> {
+    settings.artifacts_mebibytes.map(|mebibytes| SmallDisk::new(&directory.join("artifacts"), mebibytes))
+}
+
 fn serve(directory: &Path, port: u16, tls: Option<&Tls>, settings: &ServeSettings) -> Command {
-    let mut command = Command::new(binary("sortie-control"));
+    let program = binary("sortie-control");
+    let disk = artifacts_disk(directory, settings);
+    let mut command = disk.map_or_else(|| Command::new(&program), |disk| disk.command(&program));
     isolate(&mut command, directory)
         .arg("serve")
         .arg("--listen")

@@ -28,4 +28,5 @@ pub mod repository;
 pub mod reverse_proxy;
 pub mod s3;
 pub mod scene;
+pub mod small_disk;
 pub mod sshd;

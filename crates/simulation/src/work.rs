@@ -45,7 +45,9 @@ impl Work for Labor {
         Limits::default()
     }
 
-    async fn discard(&self, _: &AttemptId) {}
+    async fn discard(self, _: AttemptId) {}
+
+    async fn settle(self, _: Vec<AttemptId>) {}
 
     async fn run(&self, attempt: &AttemptId, task: &Task, control: &Control, log: &StageLog) -> TaskReport {
         self.oracle.began(attempt, task.has_effects());

@@ -48,7 +48,7 @@ pub(super) static DISK_FULL: Entry = Entry {
     stages: CLONE,
     cause: "The disk is full; nothing was left behind",
     remedies: &["Free space on the file system of the target, or choose another one."],
-    seen: "The system answered that no space, no quota or no inode is left (ENOSPC, EDQUOT).",
+    seen: "The system answered that no space, no quota or no inode is left, or that a file may not be that large (ENOSPC, EDQUOT, EFBIG).",
     why: "Workspaces of earlier tasks add up, or the repository is larger than the disk.",
     on_azure_devops: "",
     on_gitlab: "",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -176,7 +177,7 @@ impl From<object_store::Error> for ObjectError {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(cause) = next {
             let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-            if matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+            if let Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) = kind {
                 return Self::Full;
             }
             next = cause.source();
@@ -251,7 +252,7 @@ impl Objects {
 async fn remove_directory(root: &FilePath, id: &str) -> Result<(), ObjectError> {
     match tokio::fs::remove_dir_all(root.join(id)).await {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(ObjectError::Failed(error.to_string())),
     }
 }
