@@ -150,7 +150,9 @@ fn fills_up_while_the_index_is_written(engine: Engine) {
 
 #[test]
 fn it_fills_up_while_the_index_is_written() {
-    fills_up_while_the_index_is_written(Engine::Libgit2);
+    for engine in ENGINES {
+        fills_up_while_the_index_is_written(engine);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use gix_pack::index::write_data_iter_to_stream;
 use tempfile::NamedTempFile;
 
 use super::index_file::Named;
-use super::stream::{NO_BASE, Received, Record};
+use super::stream::{Hashed, NO_BASE, Received, Record};
 use crate::git::connectivity::{Collector, Links};
 use crate::git::meter::Meter;
 use crate::git::objects::MAX_TREE_BYTES;
@@ -78,10 +78,10 @@ fn slice(range: EntryRange, (pack, passed_over): &Source) -> Option<&[u8]> {
 
 fn unpacked(pack: &Pack<'_>, received: &Received, links: &Links) -> Result<Vec<Named>, Error> {
     let Received { records, hashed, end, places, .. } = received;
-    let known: HashMap<u32, &ObjectId> =
-        hashed.iter().filter(|hashed| !hashed.is_base).map(|hashed| (hashed.record, &hashed.id)).collect();
+    let known: Vec<&Hashed> = hashed.iter().filter(|hashed| !hashed.is_base).collect();
     let count = u32::try_from(records.len()).map_err(|_| damaged())?;
-    let items = (0..count).filter(|record| !known.contains_key(record));
+    let is_known = |record: &u32| known.binary_search_by_key(record, |hashed| hashed.record).is_ok();
+    let items = (0..count).filter(|record| !is_known(record));
     let items: Vec<Item> = items.map(|record| Item { record, id: ObjectId::null(HashKind::Sha1) }).collect();
     let offset = |record: u32| records.get(record as usize).map_or(0, |record| record.offset);
     let noted = Mutex::new(None);
@@ -102,8 +102,8 @@ fn unpacked(pack: &Pack<'_>, received: &Received, links: &Links) -> Result<Vec<N
         )
         .map_err(failed)?;
         let file = gix_pack::data::File::at(pack.path, HashKind::Sha1).map_err(failed)?;
-        let mut passed_over: Vec<u64> = known.keys().map(|record| offset(*record)).collect();
-        passed_over.sort_unstable();
+        // By their places, as all records are.
+        let passed_over: Vec<u64> = known.iter().map(|hashed| offset(hashed.record)).collect();
         let (held, limits) = (Held::new(records), pack.control.limits);
         let mut inspector =
             Inspector { records, held: &held, links: links.collector(), limits, noted: &noted };
@@ -123,7 +123,7 @@ fn unpacked(pack: &Pack<'_>, received: &Received, links: &Links) -> Result<Vec<N
         unpacked.extend(items.map(|item| Named { id: item.data.id, record: item.data.record }));
     }
     pack.control.transfer.indexed().fetch_add(known.len(), Ordering::Relaxed);
-    unpacked.extend(known.into_iter().map(|(record, id)| Named { id: *id, record }));
+    unpacked.extend(known.into_iter().map(|hashed| Named { id: hashed.id, record: hashed.record }));
     Ok(unpacked)
 }
 

@@ -1,7 +1,7 @@
 //! The bytes of a pack on their way from libgit2 to the disk: in order, checked, judged entry by entry.
 //!
 //! Nothing of an object is held here. A large file gets its name as it passes by, so that nobody needs to unpack it
-//! again.
+//! again; and so does every file as long as the sender is what is waited for, because there is time for it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,12 +42,14 @@ pub(super) struct Pieces {
     piece: Vec<u8>,
     consumed: usize,
     has_ended: bool,
+    /// Whether the present piece had to be waited for.
+    is_ahead: bool,
     interrupt: Arc<AtomicBool>,
 }
 
 impl Pieces {
     pub(super) fn new(incoming: Receiver<Vec<u8>>, interrupt: Arc<AtomicBool>) -> Self {
-        Self { incoming, piece: Vec::new(), consumed: 0, has_ended: false, interrupt }
+        Self { incoming, piece: Vec::new(), consumed: 0, has_ended: false, is_ahead: false, interrupt }
     }
 
     fn unread(&self) -> &[u8] {
@@ -64,7 +66,12 @@ impl Pieces {
             if self.interrupt.load(Ordering::Relaxed) {
                 return Err(truncated());
             }
-            let next = self.incoming.recv().map_err(|_| truncated())?;
+            let ready = self.incoming.try_recv().ok();
+            self.is_ahead = ready.is_none();
+            let next = match ready {
+                Some(next) => next,
+                None => self.incoming.recv().map_err(|_| truncated())?,
+            };
             self.has_ended = next.is_empty();
             if self.unread().is_empty() {
                 self.piece = next;
@@ -95,7 +102,7 @@ pub(super) struct Record {
     pub(super) base: u32,
 }
 
-/// A large file whose name is known.
+/// A file whose name is known since it passed by.
 pub(super) struct Hashed {
     /// Its position among the records.
     pub(super) record: u32,
@@ -226,8 +233,8 @@ impl Taker<'_> {
         self.judge(&entry)?;
         self.pass_header(entry.header_size())?;
         let base = self.base(&entry, offset, record)?;
-        let is_large = entry.header == Header::Blob && entry.decompressed_size >= LARGE_FILE_BYTES;
-        let mut name = is_large.then(|| {
+        let is_named = self.pieces.is_ahead || entry.decompressed_size >= LARGE_FILE_BYTES;
+        let mut name = (is_named && entry.header == Header::Blob).then(|| {
             let mut name = gix_hash::hasher(Kind::Sha1);
             name.update(format!("blob {}\0", entry.decompressed_size).as_bytes());
             name
@@ -315,7 +322,7 @@ impl Received {
         }
     }
 
-    /// Finds bases among the large files of the pack itself.
+    /// Finds bases among the files of the pack whose names are known.
     pub(super) fn find_hashed(&mut self) {
         let known: Vec<(ObjectId, u32)> =
             self.hashed.iter().map(|hashed| (hashed.id, hashed.record)).collect();
