@@ -39,7 +39,7 @@ impl Sqlite {
             apply(&mut tx, at.wall, transition).await?;
         }
         rows.write_states(&mut script);
-        keys.iter().for_each(|key| script.key(key));
+        script.keys(keys);
         script.stamp();
         script.run(&mut tx).await?;
         tx.commit().await?;

@@ -3,10 +3,12 @@
 //! Each call goes to the thread that has the connection, and back, which costs a small transaction more than its
 //! statements do. Their texts are few, so that they stay prepared.
 
+use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use super::{Tx, millis};
 use crate::engine::Stamp;
+use crate::identity::hex;
 use crate::store::{IdempotencyKey, Millis, StoreError};
 
 /// The most bytes of rows that one statement gets, where there is more than one row: results may be large.
@@ -25,7 +27,6 @@ pub(super) enum Time {
 enum Argument {
     Number(Millis),
     Text(String),
-    Bytes(Vec<u8>),
 }
 
 /// Statements, each with a semicolon at its end, and what is put for their question marks, in order.
@@ -58,17 +59,12 @@ impl Script {
         }
     }
 
-    /// Adds the use of an idempotency key.
-    pub(super) fn key(&mut self, key: &IdempotencyKey) {
-        self.text.push_str(
-            "INSERT INTO idempotency_keys (token_id, key, body_hash, task_id) VALUES (?, ?, ?, ?);",
-        );
-        self.arguments.extend([
-            Argument::Text(key.token_id.clone()),
-            Argument::Text(key.key.clone()),
-            Argument::Bytes(key.body_hash.clone()),
-            Argument::Text(key.task_id.clone()),
-        ]);
+    /// Adds uses of idempotency keys.
+    pub(super) fn keys(&mut self, keys: &[IdempotencyKey]) {
+        const KEYS: &str = "INSERT INTO idempotency_keys (token_id, key, body_hash, task_id) \
+             SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3 FROM json_each(?);";
+        let rows = keys.iter().map(|key| json!([key.token_id, key.key, hex(&key.body_hash), key.task_id]));
+        self.rows(KEYS, &[], &rows.map(|row| row.to_string()).collect::<Vec<_>>());
     }
 
     /// Adds the time of all of it.
@@ -96,7 +92,6 @@ impl Script {
             query = match argument {
                 Argument::Number(number) => query.bind(number),
                 Argument::Text(text) => query.bind(text),
-                Argument::Bytes(bytes) => query.bind(bytes),
             };
         }
         query.execute(&mut **tx).await?;

@@ -149,6 +149,24 @@ async fn texts_come_back_as_they_were_however_strange_and_large() {
 }
 
 #[tokio::test]
+async fn the_uses_of_idempotency_keys_come_back_as_they_were() {
+    let (_directory, store) = store().await;
+    let uses = ["a", "b\"; --", "ä…"].map(|key| IdempotencyKey {
+        token_id: "token_1".to_owned(),
+        key: key.to_owned(),
+        body_hash: vec![0, 255, key.len() as u8],
+        task_id: format!("task_{}", key.len()),
+    });
+    let tasks: Vec<_> = uses.iter().map(|key| posted(&key.task_id)).collect();
+    store.commit(at(0), &tasks, &uses).await.unwrap();
+    for key in uses {
+        let kept = store.idempotency_key("token_1", &key.key).await.unwrap().unwrap();
+        assert_eq!((kept.body_hash, kept.task_id), (key.body_hash, key.task_id));
+    }
+    assert!(store.idempotency_key("token_2", "a").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn the_next_batch_goes_on_where_the_last_one_ended() {
     let (_directory, store) = store().await;
     store.commit(at(1), &[posted("t"), offered("t", 1)], &[]).await.unwrap();
