@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -170,8 +171,7 @@ impl Placed {
     }
 
     fn remove_target(&self, target: &Path) -> io::Result<Taken> {
-        let whole_at = self.whole.as_ref().and_then(|whole| whole.at);
-        if !whole_at.is_some_and(|at| is_unchanged(target, at, Kind::Root)) {
+        if !self.is_unchanged(target, Kind::Root) {
             return Ok(Taken::Changed);
         }
         // Under another name nobody comes upon half of it, and the next start finds it.
@@ -185,6 +185,16 @@ impl Placed {
         self.remake_target()?;
         fs::remove_dir_all(&aside)?;
         Ok(Taken::Gone)
+    }
+
+    /// Whether nothing at a path of the clone and below it was changed since it was whole. What is older than its beginning
+    /// was changed, too, while the clock was set back.
+    fn is_unchanged(&self, path: &Path, kind: Kind) -> bool {
+        let begun = self.directory.born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let begun = begun.unwrap_or_default();
+        let begun = (begun.as_secs().try_into().unwrap_or(i64::MAX), begun.subsec_nanos().into());
+        let whole = self.whole.as_ref().and_then(|whole| whole.at);
+        whole.is_some_and(|whole| is_all_of(&(begun..=whole), path, kind))
     }
 
     /// Removes what has been moved into a target that stays.
@@ -230,9 +240,7 @@ impl Placed {
             let kind = Kind::of_root(&entry.file_name());
             match known.get(&path).filter(|(_, identity)| identity.is_at(&path)) {
                 Some((to, _)) if path == *to => aside.push(path),
-                Some((to, _)) if whole.at.is_some_and(|at| is_unchanged(&path, at, kind)) => {
-                    ours.push((path, to));
-                }
+                Some((to, _)) if self.is_unchanged(&path, kind) => ours.push((path, to)),
                 _ => has_others = true,
             }
         }
@@ -291,13 +299,18 @@ fn sealed(directory: &Path, metadata: &Metadata) -> io::Result<Option<Moment>> {
     let (at, since) = (changed(metadata), Instant::now());
     while since.elapsed() < LONGEST_TICK {
         std::thread::sleep(PAUSE);
-        // The mode that it has already: only the time changes.
-        fs::set_permissions(directory, metadata.permissions())?;
-        if changed(&fs::symlink_metadata(directory)?) > at {
+        if touched(directory, metadata)? > at {
             return Ok(Some(at));
         }
     }
     Ok(None)
+}
+
+/// What the clock of a directory's file system says now.
+fn touched(directory: &Path, metadata: &Metadata) -> io::Result<Moment> {
+    // The mode that it has already: only the time changes.
+    fs::set_permissions(directory, metadata.permissions())?;
+    Ok(changed(&fs::symlink_metadata(directory)?))
 }
 
 /// Where something lies in a clone, which says what its times tell.
@@ -332,8 +345,8 @@ impl Kind {
     }
 }
 
-/// Whether nothing at a path and below it was changed after a moment. Symbolic links are not followed.
-fn is_unchanged(path: &Path, at: Moment, kind: Kind) -> bool {
+/// Whether all at a path and below it is of a time that is over. Symbolic links are not followed.
+fn is_all_of(time: &RangeInclusive<Moment>, path: &Path, kind: Kind) -> bool {
     let mut waiting = vec![(path.to_owned(), kind, true)];
     while let Some((path, kind, is_top)) = waiting.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else { return false };
@@ -342,7 +355,9 @@ fn is_unchanged(path: &Path, at: Moment, kind: Kind) -> bool {
             Kind::Root | Kind::GitRoot => written(&metadata),
             Kind::Objects | Kind::Work | Kind::Git => written(&metadata).max(changed(&metadata)),
         };
-        if last > at {
+        // Where the clock was set back to within that time, it tells nothing.
+        let is_over = || touched(&path, &metadata).is_ok_and(|now| now > *time.end());
+        if !time.contains(&last) || (is_top && metadata.is_dir() && !is_over()) {
             return false;
         }
         if metadata.is_dir() {

@@ -280,6 +280,36 @@ fn what_was_changed_since_stays_and_so_does_what_another_put_there() {
 }
 
 #[test]
+fn work_stays_that_a_clock_which_was_set_back_calls_older_than_the_clone() {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    for is_inside in [false, true] {
+        // The clone was whole in an hour, by the clock of then.
+        let growth = Growth::begin(is_inside, is_inside);
+        let note = growth.kept.placed_note("one-1", "json");
+        let mut placed: serde_json::Value = serde_json::from_slice(&fs::read(&note).unwrap()).unwrap();
+        placed["whole"]["at"] = serde_json::json!([now() + 3600, 0]);
+        fs::write(&note, placed.to_string()).unwrap();
+        growth.place();
+        fs::write(growth.target.join("src/new"), "mine").unwrap();
+        let left = growth.discarded();
+        assert!(left.contains(&"builds/web/src/new".to_owned()), "{is_inside}: {left:?}");
+        // The clock has come past that moment since, and tells of a time before the clone was begun.
+        let growth = Growth::begin(is_inside, is_inside);
+        growth.place();
+        fs::write(growth.target.join("README"), "mine").unwrap();
+        let written = SystemTime::now() - Duration::from_secs(3600);
+        fs::File::options()
+            .write(true)
+            .open(growth.target.join("README"))
+            .unwrap()
+            .set_modified(written)
+            .unwrap();
+        let left = growth.discarded();
+        assert!(left.contains(&"builds/web/README".to_owned()), "{is_inside}: {left:?}");
+    }
+}
+
+#[test]
 fn another_link_to_its_objects_is_no_change() {
     let growth = Growth::begin(false, false);
     growth.place();
