@@ -2,8 +2,10 @@
 
 mod lookup;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use sortie_protocol::artifact::Artifact;
 use sortie_protocol::report as wire;
 use sortie_protocol::task as wire_task;
@@ -20,8 +22,11 @@ use crate::git::{ArchiveFormat, Source, Want};
 use crate::provider::{Provider, Scope};
 use crate::report::{Diagnosis, StageRecord, Status};
 
-/// The longest name of a workspace's directory, in bytes.
+/// What of a task's identifier goes into the name of a workspace's directory, in bytes.
 const MAX_WORKSPACE_NAME_BYTES: usize = 128;
+
+/// How much of a digest tells apart what the same name would be made of, in bytes.
+const WORKSPACE_DIGEST_BYTES: usize = 8;
 
 /// A task asks for something that this version cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,12 +110,22 @@ fn clone_submodules(spec: &TaskSpec) -> Submodules {
     Submodules { which, skip_refused: spec.skip_refused_submodules == Some(true) }
 }
 
-/// A name for the attempt's directory. The identifier comes from the control plane, which must not be able to
-/// leave the directory of workspaces with it.
+/// A name for the attempt's directory and notes, which no other attempt has. The identifier comes from the control
+/// plane, which must not be able to leave the directory of workspaces with it. One that no name can be made of without
+/// a change is told from others by its digest, behind a character that names of unchanged ones do not have.
 pub(super) fn workspace_name(attempt: &AttemptId) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     let id: String = attempt.task_id.chars().map(safe).take(MAX_WORKSPACE_NAME_BYTES).collect();
-    format!("{}-{}", if id.is_empty() { "task" } else { &id }, attempt.attempt)
+    let number = attempt.attempt;
+    if id == attempt.task_id && !id.is_empty() {
+        return format!("{id}-{number}");
+    }
+    let digest = digest(&SHA256, attempt.task_id.as_bytes());
+    let digest = digest.as_ref().iter().take(WORKSPACE_DIGEST_BYTES).fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    format!("{}.{digest}-{number}", if id.is_empty() { "task" } else { &id })
 }
 
 fn provider_from_wire(provider: wire_task::Provider) -> Provider {
@@ -288,6 +303,8 @@ fn timestamp(time: OffsetDateTime) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn spec(json: &str) -> TaskSpec {
@@ -306,8 +323,20 @@ mod tests {
             request.destination,
             clone::Destination::Workspace { name: "0192-ab-2".into(), directory: None }
         );
-        assert_eq!(workspace_name(&attempt("../../etc")), "______etc-2");
-        assert_eq!(workspace_name(&attempt("")), "task-2");
+        assert_eq!(workspace_name(&attempt("../../etc")), "______etc.74ccf3c5b4c19a81-2");
+        assert_eq!(workspace_name(&attempt("")), "task.e3b0c44298fc1c14-2");
+    }
+
+    #[test]
+    fn no_two_attempts_have_one_name() {
+        let long = "x".repeat(MAX_WORKSPACE_NAME_BYTES);
+        let ids = ["a_b", "a.b", "a/b", "", "task", "_", &long, &format!("{long}y"), &format!("{long}z")];
+        let names: BTreeSet<String> = ids.iter().map(|id| workspace_name(&attempt(id))).collect();
+        assert_eq!(names.len(), ids.len(), "{names:?}");
+        // What a changed one is called is a changed one itself.
+        let taken = workspace_name(&attempt("a.b"));
+        assert_ne!(workspace_name(&attempt(taken.strip_suffix("-2").unwrap())), taken);
+        assert!(names.iter().all(|name| name.len() < 160), "{names:?}");
     }
 
     #[test]

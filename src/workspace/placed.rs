@@ -4,12 +4,14 @@
 //! A note names the very directory, by device, number and birth, and not only its path. What was changed since it was put
 //! in its place may be somebody's work by now, and stays.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io::{self, ErrorKind, Write as _};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -169,8 +171,7 @@ impl Placed {
     }
 
     fn remove_target(&self, target: &Path) -> io::Result<Taken> {
-        let whole_at = self.whole.as_ref().and_then(|whole| whole.at);
-        if !whole_at.is_some_and(|at| is_unchanged(target, at, Kind::Root)) {
+        if !self.is_unchanged(target, Kind::Root) {
             return Ok(Taken::Changed);
         }
         // Under another name nobody comes upon half of it, and the next start finds it.
@@ -181,36 +182,77 @@ impl Placed {
             fs::rename(&aside, target)?;
             return Ok(Taken::Changed);
         }
-        if let Some(mode) = self.target_mode {
-            fs::create_dir(target)?;
-            fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
-        }
+        self.remake_target()?;
         fs::remove_dir_all(&aside)?;
         Ok(Taken::Gone)
     }
 
+    /// Whether nothing at a path of the clone and below it was changed since it was whole. What is older than its beginning
+    /// was changed, too, while the clock was set back.
+    fn is_unchanged(&self, path: &Path, kind: Kind) -> bool {
+        let begun = self.directory.born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let begun = begun.unwrap_or_default();
+        let begun = (begun.as_secs().try_into().unwrap_or(i64::MAX), begun.subsec_nanos().into());
+        let whole = self.whole.as_ref().and_then(|whole| whole.at);
+        whole.is_some_and(|whole| is_all_of(&(begun..=whole), path, kind))
+    }
+
     /// Removes what has been moved into a target that stays.
     fn take_out(&self) -> io::Result<Taken> {
-        let (target, Some(whole)) = (self.target(), &self.whole) else { return Ok(Taken::Nothing) };
-        let mut ours = Vec::new();
-        for entry in fs::read_dir(target)? {
+        let (ours, has_others) = self.put_aside()?;
+        for path in &ours {
+            remove(path)?;
+        }
+        Ok(match ours.is_empty() {
+            _ if has_others => Taken::Changed,
+            true => Taken::Nothing,
+            false => Taken::Gone,
+        })
+    }
+
+    /// Gives all that has been moved into a target that stays another name, under which the next start finds it however
+    /// little is left of it: removing a part changes the times of the rest. Returns where it is now, and whether
+    /// anything else is in the target.
+    ///
+    /// # Errors
+    /// Why it cannot be renamed, or looked at.
+    pub(super) fn put_aside(&self) -> io::Result<(Vec<PathBuf>, bool)> {
+        let (target, Some(whole)) = (self.target(), &self.whole) else { return Ok(Default::default()) };
+        let entries = match fs::read_dir(target) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Default::default());
+            }
+            entries => entries?,
+        };
+        let mut known = HashMap::new();
+        for (number, (name, identity)) in whole.entries.iter().enumerate() {
+            let aside = with_suffix(self.aside().as_os_str(), &format!(".{number}"));
+            known.insert(target.join(name), (aside.clone(), identity));
+            known.insert(aside.clone(), (aside, identity));
+        }
+        let (mut aside, mut ours, mut has_others) = (Vec::new(), Vec::new(), false);
+        for entry in entries {
             let entry = entry?;
             let path = entry.path();
             if path.as_os_str() == self.scratch {
                 continue;
             }
-            let known = whole.entries.iter().find(|(name, _)| *name == entry.file_name());
-            let is_ours = known.is_some_and(|(_, identity)| identity.is_at(&path));
             let kind = Kind::of_root(&entry.file_name());
-            if !is_ours || !whole.at.is_some_and(|at| is_unchanged(&path, at, kind)) {
-                return Ok(Taken::Changed);
+            match known.get(&path).filter(|(_, identity)| identity.is_at(&path)) {
+                Some((to, _)) if path == *to => aside.push(path),
+                Some((to, _)) if self.is_unchanged(&path, kind) => ours.push((path, to)),
+                _ => has_others = true,
             }
-            ours.push(path);
         }
-        for path in &ours {
-            remove(path)?;
+        // What an earlier process has begun goes on: it had found nothing of others.
+        if has_others && aside.is_empty() {
+            return Ok((aside, has_others));
         }
-        Ok(if ours.is_empty() { Taken::Nothing } else { Taken::Gone })
+        for (path, to) in ours {
+            fs::rename(path, to)?;
+            aside.push(to.clone());
+        }
+        Ok((aside, has_others))
     }
 
     /// Removes what is not in its place: where it has grown, or where it was put aside to be removed.
@@ -219,8 +261,22 @@ impl Placed {
         let withdrawn = with_suffix(&self.scratch, ".withdrawn");
         let aside = self.aside();
         let found = [scratch, &withdrawn, &aside].into_iter().find(|path| self.directory.is_at(path));
+        if found == Some(&aside) {
+            self.remake_target()?;
+        }
         found.map_or(Ok(()), fs::remove_dir_all)?;
         Ok(found.is_some())
+    }
+
+    /// Makes the empty directory again that the clone took the place of.
+    fn remake_target(&self) -> io::Result<()> {
+        let (target, Some(mode)) = (self.target(), self.target_mode) else { return Ok(()) };
+        match fs::DirBuilder::new().mode(mode).create(target) {
+            Ok(()) => fs::set_permissions(target, fs::Permissions::from_mode(mode)),
+            // An earlier process came that far, or it is somebody else's.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn aside(&self) -> PathBuf {
@@ -243,13 +299,18 @@ fn sealed(directory: &Path, metadata: &Metadata) -> io::Result<Option<Moment>> {
     let (at, since) = (changed(metadata), Instant::now());
     while since.elapsed() < LONGEST_TICK {
         std::thread::sleep(PAUSE);
-        // The mode that it has already: only the time changes.
-        fs::set_permissions(directory, metadata.permissions())?;
-        if changed(&fs::symlink_metadata(directory)?) > at {
+        if touched(directory, metadata)? > at {
             return Ok(Some(at));
         }
     }
     Ok(None)
+}
+
+/// What the clock of a directory's file system says now.
+fn touched(directory: &Path, metadata: &Metadata) -> io::Result<Moment> {
+    // The mode that it has already: only the time changes.
+    fs::set_permissions(directory, metadata.permissions())?;
+    Ok(changed(&fs::symlink_metadata(directory)?))
 }
 
 /// Where something lies in a clone, which says what its times tell.
@@ -284,8 +345,8 @@ impl Kind {
     }
 }
 
-/// Whether nothing at a path and below it was changed after a moment. Symbolic links are not followed.
-fn is_unchanged(path: &Path, at: Moment, kind: Kind) -> bool {
+/// Whether all at a path and below it is of a time that is over. Symbolic links are not followed.
+fn is_all_of(time: &RangeInclusive<Moment>, path: &Path, kind: Kind) -> bool {
     let mut waiting = vec![(path.to_owned(), kind, true)];
     while let Some((path, kind, is_top)) = waiting.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else { return false };
@@ -294,7 +355,9 @@ fn is_unchanged(path: &Path, at: Moment, kind: Kind) -> bool {
             Kind::Root | Kind::GitRoot => written(&metadata),
             Kind::Objects | Kind::Work | Kind::Git => written(&metadata).max(changed(&metadata)),
         };
-        if last > at {
+        // Where the clock was set back to within that time, it tells nothing.
+        let is_over = || touched(&path, &metadata).is_ok_and(|now| now > *time.end());
+        if !time.contains(&last) || (is_top && metadata.is_dir() && !is_over()) {
             return false;
         }
         if metadata.is_dir() {

@@ -150,6 +150,13 @@ impl Growth {
         fs::remove_dir(&self.scratch).unwrap();
     }
 
+    /// The note says that the clone is to be taken away, and the process ends before it has begun.
+    fn asked_to_take_away(&self) -> PathBuf {
+        let note = self.kept.placed_note("one-1", TAKEN_AWAY);
+        fs::rename(self.kept.placed_note("one-1", "json"), &note).unwrap();
+        note
+    }
+
     /// What is left below the operator's directory once the attempt is discarded.
     fn discarded(&self) -> Vec<String> {
         self.kept.remove_soon("one-1").run();
@@ -193,11 +200,55 @@ fn a_clone_that_was_half_moved_or_half_removed_goes() {
     fs::rename(growth.scratch.join("src"), growth.target.join("src")).unwrap();
     assert_eq!(growth.discarded(), ["builds", "builds/web"]);
     let growth = Growth::begin(false, false);
-    let note = growth.kept.placed_note("one-1", "json");
-    fs::rename(&note, growth.kept.placed_note("one-1", TAKEN_AWAY)).unwrap();
+    growth.asked_to_take_away();
     fs::rename(&growth.scratch, growth.scratch.with_file_name(".web.sortie-abcdef.discarded")).unwrap();
     growth.kept.sweep();
     assert_eq!(growth.discarded(), [""; 0]);
+}
+
+#[test]
+fn what_was_moved_into_a_directory_goes_however_much_of_it_was_removed_already() {
+    for theirs in [false, true] {
+        let growth = Growth::begin(true, true);
+        growth.place();
+        let note = growth.asked_to_take_away();
+        let (aside, has_others) = Placed::read(&note).unwrap().put_aside().unwrap();
+        assert!(aside.len() == 3 && !has_others, "{aside:?}");
+        // The process is killed within one of the directories.
+        let source = aside.iter().find(|path| path.join("a").exists()).unwrap();
+        fs::remove_file(source.join("a")).unwrap();
+        if theirs {
+            fs::write(growth.target.join("theirs"), "mine").unwrap();
+        }
+        growth.kept.sweep();
+        let left = ["builds", "builds/web", "builds/web/theirs"];
+        assert_eq!(growth.discarded(), left[..if theirs { 3 } else { 2 }]);
+    }
+}
+
+#[test]
+fn a_target_that_is_gone_or_no_directory_any_more_has_nothing_to_be_taken_away() {
+    for is_file in [false, true] {
+        let growth = Growth::begin(true, true);
+        growth.place();
+        fs::remove_dir_all(&growth.target).unwrap();
+        if is_file {
+            fs::write(&growth.target, "theirs").unwrap();
+        }
+        assert_eq!(growth.discarded(), &["builds", "builds/web"][..if is_file { 2 } else { 1 }]);
+    }
+}
+
+#[test]
+fn the_empty_directory_of_the_operator_is_made_again_by_the_next_start() {
+    let growth = Growth::begin(true, false);
+    growth.place();
+    // The process was killed right after it had put the clone aside.
+    growth.asked_to_take_away();
+    fs::rename(&growth.target, growth.scratch.with_file_name(".web.sortie-abcdef.discarded")).unwrap();
+    growth.kept.sweep();
+    assert_eq!(growth.discarded(), ["builds", "builds/web"]);
+    assert_eq!(fs::metadata(&growth.target).unwrap().permissions().mode(), 0o40750);
 }
 
 #[test]
@@ -226,6 +277,36 @@ fn what_was_changed_since_stays_and_so_does_what_another_put_there() {
     fs::create_dir(&growth.target).unwrap();
     assert_eq!(growth.discarded(), ["builds", "builds/web"]);
     assert!(growth.root.path().join("theirs/src/a").exists());
+}
+
+#[test]
+fn work_stays_that_a_clock_which_was_set_back_calls_older_than_the_clone() {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    for is_inside in [false, true] {
+        // The clone was whole in an hour, by the clock of then.
+        let growth = Growth::begin(is_inside, is_inside);
+        let note = growth.kept.placed_note("one-1", "json");
+        let mut placed: serde_json::Value = serde_json::from_slice(&fs::read(&note).unwrap()).unwrap();
+        placed["whole"]["at"] = serde_json::json!([now() + 3600, 0]);
+        fs::write(&note, placed.to_string()).unwrap();
+        growth.place();
+        fs::write(growth.target.join("src/new"), "mine").unwrap();
+        let left = growth.discarded();
+        assert!(left.contains(&"builds/web/src/new".to_owned()), "{is_inside}: {left:?}");
+        // The clock has come past that moment since, and tells of a time before the clone was begun.
+        let growth = Growth::begin(is_inside, is_inside);
+        growth.place();
+        fs::write(growth.target.join("README"), "mine").unwrap();
+        let written = SystemTime::now() - Duration::from_secs(3600);
+        fs::File::options()
+            .write(true)
+            .open(growth.target.join("README"))
+            .unwrap()
+            .set_modified(written)
+            .unwrap();
+        let left = growth.discarded();
+        assert!(left.contains(&"builds/web/README".to_owned()), "{is_inside}: {left:?}");
+    }
 }
 
 #[test]
