@@ -8,18 +8,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::{Sqlite as Database, Transaction};
 
 use super::records::{to_text, word};
 use super::{IdempotencyKey, Millis, Sqlite, StoreError};
-use crate::dispatch::{Connected, TaskState, Transition};
+use crate::dispatch::{TaskState, Transition};
 use crate::engine::Stamp;
 use script::{Script, Time};
 
 /// The transaction takes the write lock at its beginning, so that it never fails in its middle over it.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
-
-type Tx = Transaction<'static, Database>;
 
 impl Sqlite {
     pub(super) async fn commit(
@@ -29,21 +26,15 @@ impl Sqlite {
         keys: &[IdempotencyKey],
     ) -> Result<(), StoreError> {
         let (rows, others) = Rows::of(transitions)?;
-        let mut tx = self.writer.begin_with(BEGIN).await?;
         let mut script = Script::new(at);
         rows.write_attempts(&mut script);
-        if !others.is_empty() {
-            script.run(&mut tx).await?;
-        }
         for transition in others {
-            apply(&mut tx, at.wall, transition).await?;
+            script.add(transition)?;
         }
         rows.write_states(&mut script);
         script.keys(keys);
         script.stamp();
-        script.run(&mut tx).await?;
-        tx.commit().await?;
-        Ok(())
+        script.commit(&self.writer).await
     }
 
     pub(super) async fn last_stamp(&self) -> Result<Option<Stamp>, StoreError> {
@@ -191,59 +182,4 @@ pub(super) fn millis(duration: Duration) -> Millis {
 /// A kept duration.
 pub(super) fn duration(millis: Millis) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
-}
-
-/// Writes a transition that has no row in [`Rows`].
-async fn apply(tx: &mut Tx, now: Millis, transition: &Transition) -> Result<(), StoreError> {
-    let query = match transition {
-        Transition::LateResult { attempt, outcome } => {
-            sqlx::query("UPDATE attempts SET late_result = ? WHERE task_id = ? AND number = ?")
-                .bind(word(outcome))
-                .bind(&attempt.task_id)
-                .bind(attempt.attempt)
-        }
-        Transition::TaskCancelling { task_id, reason } => {
-            sqlx::query("UPDATE tasks SET state = ?, cancel_reason = ? WHERE id = ?")
-                .bind(word(&TaskState::Cancelling))
-                .bind(reason)
-                .bind(task_id)
-        }
-        Transition::AgentConnected(connected) => return agent_connected(tx, now, connected).await,
-        Transition::AgentGone { agent_id } => {
-            sqlx::query("UPDATE agents SET last_seen_at = ? WHERE id = ?").bind(now).bind(agent_id)
-        }
-        Transition::AgentMode { agent_id, mode } => {
-            sqlx::query("UPDATE agents SET mode = ? WHERE id = ?").bind(word(mode)).bind(agent_id)
-        }
-        Transition::AgentRevoked { agent_id } => {
-            sqlx::query("UPDATE agents SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
-                .bind(now)
-                .bind(agent_id)
-        }
-        Transition::TaskPosted { .. }
-        | Transition::AttemptOffered { .. }
-        | Transition::AttemptStarted { .. }
-        | Transition::AttemptEnded { .. }
-        | Transition::TaskQueued { .. }
-        | Transition::TaskCompleted { .. } => return Ok(()),
-    };
-    query.execute(&mut **tx).await?;
-    Ok(())
-}
-
-async fn agent_connected(tx: &mut Tx, now: Millis, agent: &Connected) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE agents SET tags = ?, version = ?, os = ?, arch = ?, max_tasks = ?, last_seen_at = ? \
-         WHERE id = ?",
-    )
-    .bind(to_text("list of tags", &agent.own_tags)?)
-    .bind(&agent.version)
-    .bind(&agent.os)
-    .bind(&agent.arch)
-    .bind(agent.max_tasks)
-    .bind(now)
-    .bind(&agent.agent_id)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }

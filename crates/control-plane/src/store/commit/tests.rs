@@ -240,3 +240,35 @@ async fn a_transaction_that_the_database_has_ended_by_itself_stops_none_after_it
     drop(tx);
     store.commit(at(1), &[posted("task_a")], &[]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_commit_that_nobody_waits_for_any_more_stops_none_after_it() {
+    let (_directory, store) = store().await;
+    for number in 0..40 {
+        let (before, after) = ([posted(&format!("before_{number}"))], [posted(&format!("after_{number}"))]);
+        let given_up = store.commit(at(1), &before, &[]);
+        // Each time a little later: before the transaction, within it, and after it.
+        let late = async {
+            for _ in 0..number {
+                std::thread::sleep(Duration::from_micros(50));
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = given_up => {}
+            () = late => {}
+        }
+        store.commit(at(2), &after, &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_takes_back_those_before_it() {
+    let (_directory, store) = store().await;
+    store.commit(at(1), &[posted("task_a")], &[]).await.unwrap();
+    let twice = [posted("task_b"), offered("task_b", 1), offered("task_b", 1)];
+    assert!(store.commit(at(2), &twice, &[]).await.is_err());
+    assert!(store.task("task_b").await.unwrap().is_none());
+    store.commit(at(3), &[posted("task_c")], &[]).await.unwrap();
+}
