@@ -244,19 +244,18 @@ async fn a_transaction_that_the_database_has_ended_by_itself_stops_none_after_it
 #[tokio::test]
 async fn a_commit_that_nobody_waits_for_any_more_stops_none_after_it() {
     let (_directory, store) = store().await;
-    for number in 0..40 {
+    for number in 0..400 {
         let (before, after) = ([posted(&format!("before_{number}"))], [posted(&format!("after_{number}"))]);
-        let given_up = store.commit(at(1), &before, &[]);
         // Each time a little later: before the transaction, within it, and after it.
+        let until = std::time::Instant::now() + Duration::from_micros(number * 2);
         let late = async {
-            for _ in 0..number {
-                std::thread::sleep(Duration::from_micros(50));
+            while std::time::Instant::now() < until {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
             biased;
-            _ = given_up => {}
+            _ = store.commit(at(1), &before, &[]) => {}
             () = late => {}
         }
         store.commit(at(2), &after, &[]).await.unwrap();
