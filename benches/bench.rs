@@ -17,6 +17,8 @@ use std::process::ExitCode;
 
 #[path = "bench/archives.rs"]
 mod archives;
+#[path = "bench/client.rs"]
+mod client;
 #[path = "bench/clones.rs"]
 mod clones;
 #[path = "bench/connection.rs"]

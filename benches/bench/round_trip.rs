@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::{Value, json};
 use stand_ins::{Authority, Gitlab, Repository, StandIns, World};
 
+use crate::client::Client;
 use crate::daemon::memory_of;
 use crate::effort::Effort;
 use crate::figure::{Figure, Quantity, Target};
@@ -71,14 +70,14 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Figure> {
 
 /// Runs the task again and again, and takes from each time what its report says that the work took.
 async fn beyond_the_work(control_plane: &ControlPlane, task: &Value, effort: &Effort) -> Vec<Duration> {
-    let client = RestClient::new(control_plane);
+    let (mut client, task) = (Client::of(control_plane).await, task.to_string());
     for _ in 0..effort.warm_ups {
-        client.run(task).await;
+        done(&mut client, &task).await;
     }
     let mut times = Vec::new();
     for _ in 0..effort.tasks {
         let begun = Instant::now();
-        let done = client.run(task).await;
+        let done = done(&mut client, &task).await;
         let took = begun.elapsed();
         assert_eq!(done["outcome"], "succeeded", "{done:#}");
         let work = done["result"]["duration_ms"].as_f64().expect("the time that the work took");
@@ -87,40 +86,15 @@ async fn beyond_the_work(control_plane: &ControlPlane, task: &Value, effort: &Ef
     times
 }
 
-/// A client that keeps its connection, as a platform's would.
-struct RestClient {
-    client: Client,
-    tasks: String,
-    authorization: String,
-}
-
-impl RestClient {
-    // The ban is the daemon's, and this is a client of the control plane.
-    #[allow(clippy::disallowed_methods)]
-    fn new(control_plane: &ControlPlane) -> Self {
-        // One that is installed already serves as well.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        Self {
-            client: Client::builder().no_proxy().build().expect("a client"),
-            tasks: format!("{}/api/v1/tasks", control_plane.url()),
-            authorization: format!("Bearer {}", control_plane.token()),
+/// Posts a task and waits for its end.
+async fn done(client: &mut Client, task: &str) -> Value {
+    let mut answer = client.post("/api/v1/tasks", task).await;
+    loop {
+        let task: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        if task["state"] == "completed" {
+            return task;
         }
-    }
-
-    /// Posts a task and waits for its end.
-    async fn run(&self, task: &Value) -> Value {
-        let posted = self.client.post(&self.tasks).header(CONTENT_TYPE, "application/json");
-        let mut task = self.send(posted.body(task.to_string())).await;
-        while task["state"] != "completed" {
-            let id = task["id"].as_str().unwrap_or_else(|| panic!("the task was not taken: {task:#}"));
-            task = self.send(self.client.get(format!("{}/{id}?wait=30s", self.tasks))).await;
-        }
-        task
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Value {
-        let response = request.header(AUTHORIZATION, &self.authorization).send().await.expect("an answer");
-        let body = response.bytes().await.expect("the body of an answer");
-        serde_json::from_slice(&body).expect("JSON")
+        let id = task["id"].as_str().unwrap_or_else(|| panic!("the task was not taken: {task:#}"));
+        answer = client.get(&format!("/api/v1/tasks/{id}?wait=30s")).await;
     }
 }

@@ -23,7 +23,6 @@ use sortie_protocol::report::{Report, ReportOutcome, Target as Tested, TaskOutpu
 use sortie_protocol::{AttemptId, decode, encode};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -31,6 +30,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use crate::client::{Client, connect};
 use crate::effort::Effort;
 use crate::figure::{Figure, Quantity, Target};
 use crate::support::control_plane::ControlPlane;
@@ -179,14 +179,6 @@ impl Identity {
 
 type Wire = WebSocketStream<TcpStream>;
 
-// The ban is the daemon's, and this is a peer of the control plane.
-#[allow(clippy::disallowed_methods)]
-async fn connect(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
-    stream.set_nodelay(true).expect("a socket without delay");
-    stream
-}
-
 /// One agent's session, which ends with its task.
 async fn serve(shared: Arc<Shared>, identity: Identity) {
     let address = format!("ws://127.0.0.1:{}{}", shared.port, sortie_protocol::WEBSOCKET_PATH);
@@ -253,43 +245,16 @@ async fn say(wire: &mut Wire, messages: impl IntoIterator<Item = AgentMessage>) 
     wire.flush().await.expect("an open session");
 }
 
-/// One client with a connection of its own, which posts whenever there is room. Its HTTP is as plain as can be, so
-/// that it takes little of the cores that are measured.
+/// One client with a connection of its own, which posts whenever there is room.
 async fn post(shared: Arc<Shared>, stop_at: Instant) {
     let task = json!({"kind": "connection-test", "url": "https://git.example/group/web"}).to_string();
-    let request = format!(
-        "POST /api/v1/tasks HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{task}",
-        shared.token,
-        task.len()
-    );
-    let mut stream = connect(shared.port).await;
-    let mut buffer = Vec::new();
+    let mut client = Client::connect(shared.port, &shared.token).await;
     while Instant::now() < stop_at {
         // It is given back when the result is acknowledged.
         shared.room.acquire().await.expect("room").forget();
         shared.posted.fetch_add(1, Ordering::Relaxed);
-        stream.write_all(request.as_bytes()).await.expect("an open connection");
-        let head = read_answer(&mut stream, &mut buffer).await;
-        assert!(head.starts_with("HTTP/1.1 201"), "the task was not taken: {head}");
-    }
-}
-
-/// Reads one answer with a length, and returns its head.
-async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> String {
-    loop {
-        if let Some(end) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.expect("a length").trim().parse().expect("a number");
-            let whole = end + 4 + length;
-            if buffer.len() >= whole {
-                buffer.drain(..whole);
-                return head.replacen("http", "HTTP", 1);
-            }
-        }
-        let read = stream.read_buf(buffer).await.expect("an answer");
-        assert!(read > 0, "the connection was closed");
+        let answer = client.post("/api/v1/tasks", &task).await;
+        assert!(answer.head.starts_with("http/1.1 201"), "the task was not taken: {}", answer.head);
     }
 }
 
