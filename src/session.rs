@@ -308,17 +308,16 @@ impl Session {
 
     fn admitted(&mut self, now: Duration, attempt: AttemptId, effects: Effects, actions: &mut Vec<Action>) {
         self.considering = false;
+        if effects == Effects::None {
+            // It only looks, and need not wait until the messages are written.
+            self.attempts.run(&attempt, actions);
+        }
         self.send(AgentMessage::Accept(attempt.clone()), actions);
         self.send(AgentMessage::Start(attempt.clone()), actions);
-        match effects {
-            Effects::None => self.attempts.run(&attempt, actions),
-            // The offer may have been on its way for long. It runs when the answer says that it is still ours; where
-            // the line breaks before, the next welcome says so.
-            Effects::Some => {
-                if self.attempts.asks(now) {
-                    self.send(AgentMessage::Renew { attempts: vec![attempt] }, actions);
-                }
-            }
+        // The offer may have been on its way for long. What has effects runs when the answer says that it is still ours;
+        // where the line breaks before, the next welcome says so.
+        if effects == Effects::Some && self.attempts.asks(now) {
+            self.send(AgentMessage::Renew { attempts: vec![attempt] }, actions);
         }
     }
 
