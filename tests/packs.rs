@@ -416,3 +416,101 @@ async fn what_deltas_make_has_a_limit_on_both_engines() {
     })
     .await;
 }
+
+/// A delta that copies nothing of a base of this size.
+fn inserted(base: usize, content: &[u8]) -> Vec<u8> {
+    let mut delta = [size(base), size(content.len())].concat();
+    for piece in content.chunks(127) {
+        delta.push(piece.len() as u8);
+        delta.extend(piece);
+    }
+    delta
+}
+
+/// A commit of an empty tree, with its content.
+fn bare_commit(parent: Option<&[u8; 20]>, message: &str) -> ([u8; 20], Vec<u8>) {
+    let who = "Ada <ada@example.com> 1700000000 +0000";
+    let tree = hex(&name("tree", b""));
+    let parent = parent.map(|parent| format!("parent {}\n", hex(parent))).unwrap_or_default();
+    let commit = format!("tree {tree}\n{parent}author {who}\ncommitter {who}\n\n{message}\n").into_bytes();
+    (name("commit", &commit), commit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_comes_twice_is_refused() {
+    on_both_engines(async || {
+        let ((x_id, x), (_, y)) = (bare_commit(None, "x"), bare_commit(None, "y"));
+        let (tip, whole) = bare_commit(None, "z");
+        for twice in [false, true] {
+            let mut pack = HandMade::new();
+            pack.add(TREE, &[], b"");
+            // Whoever takes the second `x` for the base of `y` leans on `y` itself.
+            let by_name = pack.add(DELTA_BY_NAME, &x_id, &inserted(x.len(), &y));
+            let place = pack.add(COMMIT, &[], &whole);
+            if twice {
+                pack.delta(by_name, &inserted(y.len(), &x));
+            }
+            pack.delta(place, &inserted(whole.len(), &x));
+            let done = with_pack(&hex(&tip), &pack.finish()).await;
+            if twice {
+                assert!(matches!(done, Err(Error::PackCorrupt(PackProblem::Damaged))), "{done:?}");
+            } else {
+                assert_eq!(done.unwrap().commit, hex(&tip));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pack_has_itself_is_not_taken_from_the_mirror() {
+    on_both_engines(async || {
+        let (first, first_content) = bare_commit(None, "first");
+        let (second, second_content) = bare_commit(Some(&first), "second");
+        let (third, third_content) = bare_commit(Some(&second), "third");
+        let mut old = HandMade::new();
+        old.add(TREE, &[], b"");
+        old.add(COMMIT, &[], &first_content);
+        // What the mirror has comes once more; only `third` leans on something that is nowhere else.
+        let mut new = HandMade::new();
+        let place = new.add(COMMIT, &[], &second_content);
+        new.add(DELTA_BY_NAME, &first, &inserted(first_content.len(), &third_content));
+        new.delta(place, &inserted(second_content.len(), &first_content));
+        let mut thin = HandMade::new();
+        let (fourth, fourth_content) = bare_commit(Some(&third), "fourth");
+        let (fifth, fifth_content) = bare_commit(Some(&fourth), "fifth");
+        // One leans on the other, which leans on what the mirror has.
+        thin.add(DELTA_BY_NAME, &fourth, &inserted(fourth_content.len(), &fifth_content));
+        thin.add(DELTA_BY_NAME, &third, &inserted(third_content.len(), &fourth_content));
+        let mut answers = Vec::new();
+        for (tip, pack) in [(first, old), (third, new), (fifth, thin)] {
+            answers.extend(served(&hex(&tip), &pack.finish()));
+        }
+        let server = scripted(answers);
+        let url = format!("{}/web", server.url);
+        let remote = over_http(&url, None, None).await;
+        let directory = tempfile::tempdir().unwrap();
+        let mirrors = Arc::new(Mirrors::new(directory.path().join("mirrors"), u64::MAX));
+        for tip in [first, third, fifth] {
+            let target = directory.path().join(hex(&tip));
+            let mut request = wanted(None, &target);
+            let place = mirrors.place(&RemoteUrl::parse(&url).unwrap(), "token");
+            request.means = Means { mirror: Some(place), ..request.means };
+            let done = clone(&remote, &request, &a_minute(), &StageLog::default()).await.unwrap();
+            assert_eq!(done.commit, hex(&tip));
+            assert_whole(&target);
+            for entry in std::fs::read_dir(target.join(".git/objects/pack")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|ending| ending == "pack") {
+                    // In its strict mode git refuses a pack that has something twice.
+                    let index = directory.path().join("again.idx");
+                    let (index, pack) = (index.to_str().unwrap(), path.to_str().unwrap());
+                    run_git(&target, ["index-pack", "--strict", "-o", index, pack]);
+                    std::fs::remove_file(index).unwrap();
+                }
+            }
+        }
+        server.thread.join().unwrap();
+    })
+    .await;
+}
