@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use git2::{Oid, Repository};
@@ -112,6 +113,7 @@ fn are_cut_off(
             if let Reference::Parent(id) = reference {
                 cut_off.insert(prefix(id));
             }
+            ControlFlow::Continue(())
         });
     }
     Ok(verdict.missing_parents.iter().all(|parent| cut_off.contains(parent)))
@@ -135,6 +137,8 @@ fn missing() -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use git2::{ObjectType, Signature};
     use gix_object::Find as _;
     use tokio::time::{Duration, Instant};
@@ -190,7 +194,8 @@ mod tests {
 
         /// What is seen of these objects of the pack while it is indexed.
         fn judged(&self, oids: &[Oid]) -> Verdict {
-            let (objects, links, mut buffer) = (self.objects(), Links::new(oids.len(), None), Vec::new());
+            let (objects, links, mut buffer) =
+                (self.objects(), Links::new(oids.len(), None, Arc::default()), Vec::new());
             let mut ids: Vec<ObjectId> = oids.iter().map(|oid| object_id(*oid)).collect();
             ids.sort_unstable();
             let mut collector = links.collector();
@@ -239,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_object_out_of_form_is_left_to_the_walk() {
-        let links = Links::new(10, None);
+        let links = Links::new(10, None, Arc::default());
         links.collector().object(gix_object::Kind::Tree, b"100644 file");
         assert!(links.judge(std::iter::empty(), None, &control()).unwrap().has_holes);
     }

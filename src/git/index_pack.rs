@@ -155,7 +155,7 @@ impl Worker {
         if !received.by_name.is_empty() {
             by_name::resolve(&source, &mut received, self.reopened(&pack)?, earlier.as_ref())?;
         }
-        let links = Links::new(received.records.len(), earlier.as_ref());
+        let links = Links::new(received.records.len(), earlier.as_ref(), Arc::clone(&interrupt));
         let named = names::names(&source, &received, &links)?;
         let verdict = links.judge(named.iter().map(|named| &*named.id), earlier.as_ref(), control)?;
         self.wire.set_connectivity(verdict);

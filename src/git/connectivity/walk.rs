@@ -1,6 +1,7 @@
 //! Walks from the tips through everything that has come, as `git rev-list --objects` does.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use gix_hash::{Kind as HashKind, ObjectId, oid};
@@ -65,12 +66,11 @@ pub(super) fn walk(
         let is_cut_off = shallow.contains(&id);
         let is_whole = references(found.kind, found.data, |reference| {
             let id = match reference {
-                Reference::Parent(_) if is_cut_off => return,
+                Reference::Parent(_) if is_cut_off => return ControlFlow::Continue(()),
                 Reference::Parent(id) | Reference::Other(id) => id,
             };
-            if met.is_ok() {
-                met = walk.meet(id);
-            }
+            met = walk.meet(id);
+            if met.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         met?;
         if !is_whole {
