@@ -480,11 +480,19 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 
 /// What a server answers that has one commit and sends these bytes as its pack: its list, and the pack.
 pub(crate) fn served(commit: &str, pack: &[u8]) -> [Vec<u8>; 2] {
+    served_with(commit, &[], pack)
+}
+
+/// The same with further lines in its list.
+pub(crate) fn served_with(commit: &str, lines: &[String], pack: &[u8]) -> [Vec<u8>; 2] {
     let first = format!("{commit} HEAD\0side-band-64k ofs-delta symref=HEAD:refs/heads/main\n");
     let second = format!("{commit} refs/heads/main\n");
-    let service = frame(b"# service=git-upload-pack\n");
-    let list = [&service, b"0000".as_slice(), &frame(first.as_bytes()), &frame(second.as_bytes()), b"0000"];
-    [answer("200 OK", &content_type("advertisement"), list.concat()), result(&framed(pack))]
+    let mut list = [&frame(b"# service=git-upload-pack\n"), b"0000".as_slice()].concat();
+    for line in [&first, &second].into_iter().chain(lines) {
+        list.extend(frame(line.as_bytes()));
+    }
+    list.extend(b"0000");
+    [answer("200 OK", &content_type("advertisement"), list), result(&framed(pack))]
 }
 
 fn framed(pack: &[u8]) -> Vec<u8> {

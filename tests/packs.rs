@@ -16,7 +16,7 @@ use sortie::git::{Error, Limit, Limits, Means, Mirrors, PackProblem, clone};
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
 
-use crate::clone::{assert_whole, on_both_engines, served, wanted, with_pack};
+use crate::clone::{assert_whole, on_both_engines, served, served_with, wanted, with_pack};
 use crate::git_transport::{a_minute, over_http, read_head, scripted};
 use crate::support::binary::{binary, isolate};
 use crate::support::process::{require, write_private};
@@ -511,6 +511,34 @@ async fn what_a_pack_has_itself_is_not_taken_from_the_mirror() {
             }
         }
         server.thread.join().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_no_reference_may_have_is_left_out() {
+    on_both_engines(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let sample = SampleRepository::small(&directory.path().join("web.git"));
+        let main = sample.commit("main");
+        let elsewhere = "7".repeat(40);
+        let lines = [format!("{elsewhere} refs/heads/a..b\n"), format!("{elsewhere} refs/tags/a b\n")];
+        let pack = pack_of(&sample, &reached(&sample, "main"), FORMS[0]);
+        let server = scripted(served_with(&main, &lines, &pack).into());
+        let remote = over_http(&format!("{}/web", server.url), None, None).await;
+        let target = directory.path().join("target");
+        let mut request = wanted(None, &target);
+        (request.want.all_branches, request.want.tags) = (true, true);
+        let done = clone(&remote, &request, &a_minute(), &StageLog::default()).await.unwrap();
+        server.thread.join().unwrap();
+        assert_eq!(done.commit, main);
+        assert_whole(&target);
+        assert_eq!(
+            run_git(&target, ["for-each-ref", "--format=%(refname)", "refs/remotes", "refs/tags"])
+                .lines()
+                .count(),
+            2
+        );
     })
     .await;
 }

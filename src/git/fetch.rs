@@ -157,7 +157,8 @@ impl<'a> Asked<'a> {
         self.depth.is_none()
     }
 
-    /// The names and objects that are wanted, as the server lists them; a bare commit has no name.
+    /// The names and objects that are wanted, as the server lists them; a bare commit has no name. libgit2 asks for
+    /// nothing under a name that no reference may have, and says nothing of it.
     pub(super) fn wanted(&self) -> impl Iterator<Item = (&str, Oid)> {
         let by_list = self.list.references.iter().filter(|reference| {
             let is_selected = match &self.selected {
@@ -165,9 +166,10 @@ impl<'a> Asked<'a> {
                 Selected::Commit(oid) => reference.oid == oid.to_string(),
                 Selected::Prefix(_) => false,
             };
-            is_selected
+            let is_wanted = is_selected
                 || (self.all_branches && reference.name.starts_with("refs/heads/"))
-                || (self.tags && reference.name.starts_with("refs/tags/"))
+                || (self.tags && reference.name.starts_with("refs/tags/"));
+            is_wanted && git2::Reference::is_valid_name(&reference.name)
         });
         let by_list =
             by_list.filter_map(|found| Some((found.name.as_str(), Oid::from_str(&found.oid).ok()?)));
