@@ -195,11 +195,14 @@ impl<'a> Asked<'a> {
         &self.list
     }
 
-    /// Negotiates and receives, into the repository that the remote belongs to.
+    /// Negotiates and receives, into the repository that the remote belongs to. Where it fails, packs may be left there
+    /// of which nobody knows whether they are whole.
     pub(super) fn download(&mut self, repository: &Repository, engine: Engine) -> Result<(), Error> {
         let wire = self.wire;
         let directory = repository.path();
-        let before = Before::note(repository);
+        let before = Before::note(repository)?;
+        // What is known of a pack before this one says nothing of this one.
+        drop(wire.take_connectivity());
         if engine == Engine::Gix {
             let odb = repository.odb().map_err(|error| internal("opening the objects", &error))?;
             take_packs(&odb, directory.join("objects/pack"))
@@ -219,8 +222,7 @@ impl<'a> Asked<'a> {
         // The pack is there behind libgit2's back.
         let refreshed = repository.odb().and_then(|odb| odb.refresh());
         refreshed.map_err(|error| internal("reading the objects", &error))?;
-        let whole = connectivity::check(wire, repository, &before, &self.tips(repository));
-        whole.inspect_err(|_| before.restore())?;
+        connectivity::check(wire, repository, &before, &self.tips(repository))?;
         let transfer = &wire.control.transfer;
         wire.log.fact_at(Stage::Receive, "bytes", transfer.received_bytes());
         wire.log.fact_at(Stage::Receive, "objects", transfer.received_objects());
