@@ -96,6 +96,24 @@ pub(super) fn check(
     walk::walk(&objects, &new, tips, &shallow, &wire.control)
 }
 
+/// Lets the history end where the server's own does, beside where it was asked to: at those of these commits that came.
+pub(super) fn end_at(repository: &Repository, commits: &[String]) -> Result<(), Error> {
+    if commits.is_empty() {
+        return Ok(());
+    }
+    let commits = commits.iter().filter_map(|commit| Oid::from_str(commit).ok());
+    let came = commits.filter(|commit| repository.find_commit(*commit).is_ok());
+    let mut ends: Vec<ObjectId> = came.map(super::checkout::object_id).collect();
+    ends.extend(shallow(repository)?);
+    if ends.is_empty() {
+        return Ok(());
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    let text: String = ends.iter().map(|end| format!("{end}\n")).collect();
+    fs::write(repository.path().join("shallow"), text).map_err(|error| target_error(repository.path(), error))
+}
+
 /// Whether the parents that did not come are those of commits at which the history was to end.
 fn are_cut_off(
     verdict: &Verdict,

@@ -152,9 +152,9 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Whether the history comes whole, so that it can be kept for others.
+    /// Whether the history comes whole, so that it can be kept for others. A server may have a part of it itself.
     pub(super) fn is_whole(&self) -> bool {
-        self.depth.is_none()
+        self.depth.is_none() && self.list.shallow.is_empty()
     }
 
     /// The names and objects that are wanted, as the server lists them; a bare commit has no name. libgit2 asks for
@@ -222,6 +222,7 @@ impl<'a> Asked<'a> {
         // The pack is there behind libgit2's back.
         let refreshed = repository.odb().and_then(|odb| odb.refresh());
         refreshed.map_err(|error| internal("reading the objects", &error))?;
+        connectivity::end_at(repository, &self.list.shallow)?;
         connectivity::check(wire, repository, &before, &self.tips(repository))?;
         let transfer = &wire.control.transfer;
         wire.log.fact_at(Stage::Receive, "bytes", transfer.received_bytes());
