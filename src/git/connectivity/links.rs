@@ -29,7 +29,7 @@ const KIND_OF_MODE: u32 = 0o170_000;
 const SUBMODULE: u32 = 0o160_000;
 
 /// How often it is looked whether to go on.
-const CHECK_EVERY: usize = 1024;
+pub(super) const CHECK_EVERY: usize = 1024;
 
 /// Spreads names, which are whole numbers already, by secret numbers: whoever sends a tree chooses the names in it, and
 /// must not know which of them meet in a table.

@@ -1,7 +1,6 @@
 //! Finds what deltas lean on that name it by its identifier: in the pack itself first and then among earlier objects, as
 //! git does it, so that no object comes to stand in a pack twice.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -45,9 +44,9 @@ pub(super) fn resolve(
 }
 
 /// An object that deltas name.
-struct Wanted {
+struct Wanted<'a> {
     id: ObjectId,
-    deltas: Vec<u32>,
+    deltas: &'a [u32],
     /// The position of its record once it is found.
     record: AtomicU32,
 }
@@ -60,6 +59,47 @@ struct Held {
     depth: u16,
 }
 
+/// Deltas by the position of what they lean on, as far as the pack says it.
+struct Deltas {
+    /// Where those of each position end.
+    ends: Vec<usize>,
+    list: Vec<u32>,
+}
+
+impl Deltas {
+    fn new(records: &[Record]) -> Self {
+        let mut ends = vec![0; records.len()];
+        for record in records {
+            if let Some(count) = ends.get_mut(record.base as usize) {
+                *count += 1;
+            }
+        }
+        let mut sum = 0;
+        for end in &mut ends {
+            sum += *end;
+            *end = sum - *end;
+        }
+        // Each place holds where the next one goes, and in the end where the last one went.
+        let mut list = vec![0; sum];
+        for (position, record) in (0u32..).zip(records) {
+            if let Some(end) = ends.get_mut(record.base as usize)
+                && let Some(place) = list.get_mut(*end)
+            {
+                *place = position;
+                *end += 1;
+            }
+        }
+        Self { ends, list }
+    }
+
+    fn of(&self, record: u32) -> &[u32] {
+        let position = record as usize;
+        let begin = position.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end);
+        let end = self.ends.get(position).map_or(begin, |end| *end);
+        self.list.get(begin..end).unwrap_or_default()
+    }
+}
+
 /// Goes from the objects that are stored whole to the deltas of them, by place and by name.
 pub(super) struct Finder<'a> {
     pub(super) pack: &'a Pack<'a>,
@@ -67,10 +107,9 @@ pub(super) struct Finder<'a> {
     records: &'a [Record],
     /// What is stored whole and may be leaned on.
     roots: Vec<u32>,
-    /// Deltas by the position of what they lean on, as far as the pack says it.
-    deltas: HashMap<u32, Vec<u32>>,
+    deltas: Deltas,
     /// By their names.
-    wanted: Vec<Wanted>,
+    wanted: Vec<Wanted<'a>>,
     /// How many of them are not found yet.
     missing: AtomicUsize,
     held_bytes: AtomicU64,
@@ -89,20 +128,13 @@ impl<'a> Finder<'a> {
                 *is_root = false;
             }
         }
-        let (mut roots, mut deltas) = (Vec::new(), HashMap::<u32, Vec<u32>>::new());
-        for (position, (record, is_root)) in (0u32..).zip(records.iter().zip(is_root)) {
-            if record.base != NO_BASE {
-                deltas.entry(record.base).or_default().push(position);
-            } else if is_root {
-                roots.push(position);
-            }
-        }
-        let wanted = by_name.iter().map(|(id, deltas)| Wanted {
-            id: *id,
-            deltas: deltas.clone(),
-            record: AtomicU32::new(NO_BASE),
-        });
-        let wanted: Vec<Wanted> = wanted.collect();
+        let roots = (0u32..).zip(records.iter().zip(is_root));
+        let roots = roots.filter(|(_, (record, is_root))| record.base == NO_BASE && *is_root);
+        let roots = roots.map(|(position, _)| position).collect();
+        let deltas = Deltas::new(records);
+        let wanted = by_name.iter();
+        let wanted: Vec<Wanted<'_>> =
+            wanted.map(|(id, deltas)| Wanted { id: *id, deltas, record: AtomicU32::new(NO_BASE) }).collect();
         let missing = AtomicUsize::new(wanted.len());
         let (held_bytes, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
         Ok(Self { pack, file, records, roots, deltas, wanted, missing, held_bytes, max_held_bytes, is_over })
@@ -181,14 +213,14 @@ impl<'a> Finder<'a> {
 
     /// Names an object, and keeps it where there are deltas of it.
     fn hold(&self, record: u32, kind: Kind, content: Vec<u8>, depth: u16) -> Result<Option<Held>, Error> {
-        let mut deltas = self.deltas.get(&record).cloned().unwrap_or_default();
+        let mut deltas = self.deltas.of(record).to_vec();
         let id = gix_object::compute_hash(HashKind::Sha1, kind, &content).map_err(|_| damaged())?;
         let wanted = self.wanted.binary_search_by(|wanted| wanted.id.cmp(&id));
         if let Some(wanted) = wanted.ok().and_then(|position| self.wanted.get(position))
             && wanted.record.compare_exchange(NO_BASE, record, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             self.missing.fetch_sub(1, Ordering::Relaxed);
-            deltas.extend(&wanted.deltas);
+            deltas.extend(wanted.deltas);
         }
         if deltas.is_empty() {
             return Ok(None);
@@ -301,6 +333,14 @@ mod tests {
         let hash = ObjectId::null(HashKind::Sha1);
         let received = Received { records, hashed: Vec::new(), by_name, places: BTreeMap::new(), end, hash };
         (file, received)
+    }
+
+    #[test]
+    fn deltas_are_found_by_what_they_lean_on() {
+        let record = |base| Record { offset: 0, crc32: 0, base };
+        let deltas = Deltas::new(&[record(NO_BASE), record(0), record(3), record(NO_BASE), record(0)]);
+        let found: Vec<&[u32]> = (0..6).map(|record| deltas.of(record)).collect();
+        assert_eq!(found, [[1, 4].as_slice(), &[], &[], &[2], &[], &[]]);
     }
 
     #[test]
