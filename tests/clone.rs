@@ -9,7 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sortie::git::{
-    CloneRequest, Cloned, Control, Engine, Error, Limit, Means, PackProblem, Phase, Remote, Want, clone,
+    CloneRequest, Cloned, Control, Engine, Error, Limit, Means, Mirrors, PackProblem, Phase, Remote, Source,
+    Want, clone,
 };
 use sortie::report::{Stage, StageEvent, StageLog, Status};
 use tokio::time::Instant;
@@ -480,11 +481,19 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 
 /// What a server answers that has one commit and sends these bytes as its pack: its list, and the pack.
 pub(crate) fn served(commit: &str, pack: &[u8]) -> [Vec<u8>; 2] {
+    served_with(commit, &[], pack)
+}
+
+/// The same with further lines in its list.
+pub(crate) fn served_with(commit: &str, lines: &[String], pack: &[u8]) -> [Vec<u8>; 2] {
     let first = format!("{commit} HEAD\0side-band-64k ofs-delta symref=HEAD:refs/heads/main\n");
     let second = format!("{commit} refs/heads/main\n");
-    let service = frame(b"# service=git-upload-pack\n");
-    let list = [&service, b"0000".as_slice(), &frame(first.as_bytes()), &frame(second.as_bytes()), b"0000"];
-    [answer("200 OK", &content_type("advertisement"), list.concat()), result(&framed(pack))]
+    let mut list = [&frame(b"# service=git-upload-pack\n"), b"0000".as_slice()].concat();
+    for line in [&first, &second].into_iter().chain(lines) {
+        list.extend(frame(line.as_bytes()));
+    }
+    list.extend(b"0000");
+    [answer("200 OK", &content_type("advertisement"), list), result(&framed(pack))]
 }
 
 fn framed(pack: &[u8]) -> Vec<u8> {
@@ -563,6 +572,41 @@ async fn packs_that_are_damaged_or_lie_are_refused() {
         let other = pack_of(&sample, "main^\n");
         let refused = with_pack(&main, &other).await;
         assert!(matches!(refused, Err(Error::PackCorrupt(PackProblem::ObjectMissing))), "{refused:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_part_of_the_history_makes_a_clone_with_that_part() {
+    on_both_engines(async || {
+        let server = https(|directory| {
+            let whole = SampleRepository::small(&directory.with_extension("whole"));
+            let url = format!("file://{}", whole.directory.display());
+            let part = directory.to_str().unwrap();
+            let depth = ["clone", "--quiet", "--bare", "--no-single-branch", "--depth", "1", &url, part];
+            run_git(&whole.directory, depth);
+            SampleRepository { directory: directory.to_owned() }
+        });
+        assert_eq!(run_git(&server.sample.directory, ["rev-parse", "--is-shallow-repository"]), "true");
+        let remote = server.remote(Some(TOKEN)).await;
+        let mirrors = std::sync::Arc::new(Mirrors::new(server.directory.path().join("mirrors"), u64::MAX));
+        for (name, has_mirror, all, depth) in [
+            ("alone", false, false, None),
+            ("all", false, true, None),
+            ("short", false, false, Some(1)),
+            ("mirrored", true, false, None),
+            ("again", true, false, None),
+        ] {
+            let target = server.directory.path().join(name);
+            let mut request = wanted(None, &target);
+            (request.want.all_branches, request.want.tags, request.want.depth) = (all, all, depth);
+            request.means.mirror = has_mirror.then(|| mirrors.place(&remote.url, "pat"));
+            let done = cloned(&remote, &request).await.unwrap();
+            assert_eq!((done.commit, done.source), (server.sample.commit("main"), Source::Origin));
+            assert_whole(&target);
+            assert_eq!(run_git(&target, ["rev-parse", "--is-shallow-repository"]), "true");
+            assert_eq!(run_git(&target, ["rev-list", "--count", "HEAD"]), "1", "{name}");
+        }
     })
     .await;
 }

@@ -61,10 +61,10 @@ impl Scene {
     fn packs(&self) -> Vec<PathBuf> {
         let mirror = fs::read_dir(&self.root).unwrap().map(|entry| entry.unwrap().path());
         let mirror = mirror.filter(|path| path.extension().is_some_and(|e| e == "git"));
-        mirror
-            .flat_map(|path| fs::read_dir(path.join("objects/pack")).unwrap())
-            .map(|e| e.unwrap().path())
-            .collect()
+        let packs = mirror.flat_map(|path| fs::read_dir(path.join("objects/pack")).unwrap());
+        let mut packs: Vec<PathBuf> = packs.map(|entry| entry.unwrap().path()).collect();
+        packs.sort();
+        packs
     }
 }
 
@@ -312,4 +312,45 @@ async fn what_a_killed_process_left_is_swept() {
     scene.mirrors.sweep();
     assert_eq!(entries(directory).len(), 2, "{:?}", entries(directory));
     assert!(!scene.root.join(".new-abc").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_has_checked_is_not_taken() {
+    let scene = Scene::of(SampleRepository::small);
+    let first = scene.cloned("first", Want::default(), "pat").await.unwrap();
+    let old = scene.packs();
+    let mirror = old[0].ancestors().nth(3).unwrap();
+    let names = fs::read(mirror.join("packed-refs")).unwrap();
+    scene.server.sample.add_commit("main", "src/shop/cart.txt", "empty\nbut for this\n");
+    let second = scene.cloned("second", Want::default(), "pat").await.unwrap();
+    assert_eq!(scene.packs().len(), 2 * old.len());
+    // As it is where a process was killed between a pack and the look at what it leads to.
+    fs::write(mirror.join("packed-refs"), names).unwrap();
+    let checked = old.iter().map(|path| format!("{}\n", path.file_name().unwrap().display()));
+    fs::write(mirror.join("sortie-unchecked"), checked.collect::<String>()).unwrap();
+    let third = scene.cloned("third", Want::default(), "pat").await.unwrap();
+    assert_eq!((third.commit, third.source), (second.commit, Source::Mirror));
+    assert_eq!(third.received_objects, second.received_objects, "what is new comes again");
+    assert!(third.received_objects < first.received_objects, "and what is old does not");
+    assert_whole(&scene.target("third"));
+    assert!(!mirror.join("sortie-unchecked").exists());
+    fs::write(mirror.join("sortie-unchecked"), "").unwrap();
+    scene.mirrors.sweep();
+    assert_eq!(scene.packs(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_fails_behind_its_pack_leaves_nothing_of_it() {
+    let scene = Scene::of(SampleRepository::small);
+    scene.cloned("first", Want::default(), "pat").await.unwrap();
+    let old = scene.packs();
+    scene.server.sample.add_commit("main", "src/shop/cart.txt", "empty\nbut for this\n");
+    // libgit2 writes down where a history ends once the pack is there.
+    let lock = old[0].ancestors().nth(3).unwrap().join("shallow.lock");
+    fs::write(&lock, "").unwrap();
+    let refused = scene.cloned("second", Want::default(), "pat").await;
+    assert!(matches!(refused, Err(Error::Target { .. })), "{refused:?}");
+    assert_eq!(scene.packs(), old);
+    fs::remove_file(&lock).unwrap();
+    assert!(scene.cloned("third", Want::default(), "pat").await.unwrap().received_objects > 0);
 }

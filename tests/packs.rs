@@ -16,7 +16,7 @@ use sortie::git::{Error, Limit, Limits, Means, Mirrors, PackProblem, clone};
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
 
-use crate::clone::{assert_whole, on_both_engines, served, wanted, with_pack};
+use crate::clone::{assert_whole, on_both_engines, served, served_with, wanted, with_pack};
 use crate::git_transport::{a_minute, over_http, read_head, scripted};
 use crate::support::binary::{binary, isolate};
 use crate::support::process::{require, write_private};
@@ -413,6 +413,166 @@ async fn what_deltas_make_has_a_limit_on_both_engines() {
         let refused = clone(&remote, &request, &control, &StageLog::default()).await;
         server.thread.join().unwrap();
         assert!(matches!(refused, Err(Error::TooLarge { what: Limit::BlobBytes, .. })), "{refused:?}");
+    })
+    .await;
+}
+
+/// A delta that copies nothing of a base of this size.
+fn inserted(base: usize, content: &[u8]) -> Vec<u8> {
+    let mut delta = [size(base), size(content.len())].concat();
+    for piece in content.chunks(127) {
+        delta.push(piece.len() as u8);
+        delta.extend(piece);
+    }
+    delta
+}
+
+/// A commit of an empty tree, with its content.
+fn bare_commit(parent: Option<&[u8; 20]>, message: &str) -> ([u8; 20], Vec<u8>) {
+    let who = "Ada <ada@example.com> 1700000000 +0000";
+    let tree = hex(&name("tree", b""));
+    let parent = parent.map(|parent| format!("parent {}\n", hex(parent))).unwrap_or_default();
+    let commit = format!("tree {tree}\n{parent}author {who}\ncommitter {who}\n\n{message}\n").into_bytes();
+    (name("commit", &commit), commit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_comes_twice_is_refused() {
+    on_both_engines(async || {
+        let ((x_id, x), (_, y)) = (bare_commit(None, "x"), bare_commit(None, "y"));
+        let (tip, whole) = bare_commit(None, "z");
+        for twice in [false, true] {
+            let mut pack = HandMade::new();
+            pack.add(TREE, &[], b"");
+            // Whoever takes the second `x` for the base of `y` leans on `y` itself.
+            let by_name = pack.add(DELTA_BY_NAME, &x_id, &inserted(x.len(), &y));
+            let place = pack.add(COMMIT, &[], &whole);
+            if twice {
+                pack.delta(by_name, &inserted(y.len(), &x));
+            }
+            pack.delta(place, &inserted(whole.len(), &x));
+            let done = with_pack(&hex(&tip), &pack.finish()).await;
+            if twice {
+                assert!(matches!(done, Err(Error::PackCorrupt(PackProblem::Damaged))), "{done:?}");
+            } else {
+                assert_eq!(done.unwrap().commit, hex(&tip));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pack_has_itself_is_not_taken_from_the_mirror() {
+    let (first, first_content) = bare_commit(None, "first");
+    let (second, second_content) = bare_commit(Some(&first), "second");
+    let (third, third_content) = bare_commit(Some(&second), "third");
+    let mut old = HandMade::new();
+    old.add(TREE, &[], b"");
+    old.add(COMMIT, &[], &first_content);
+    // What the mirror has comes once more; only `third` leans on something that is nowhere else.
+    let mut new = HandMade::new();
+    let place = new.add(COMMIT, &[], &second_content);
+    new.add(DELTA_BY_NAME, &first, &inserted(first_content.len(), &third_content));
+    new.delta(place, &inserted(second_content.len(), &first_content));
+    let mut thin = HandMade::new();
+    let (fourth, fourth_content) = bare_commit(Some(&third), "fourth");
+    let (fifth, fifth_content) = bare_commit(Some(&fourth), "fifth");
+    // One leans on the other, which leans on what the mirror has.
+    thin.add(DELTA_BY_NAME, &fourth, &inserted(fourth_content.len(), &fifth_content));
+    thin.add(DELTA_BY_NAME, &third, &inserted(third_content.len(), &fourth_content));
+    let mut answers = Vec::new();
+    for (tip, pack) in [(first, old), (third, new), (fifth, thin)] {
+        answers.extend(served(&hex(&tip), &pack.finish()));
+    }
+    let server = scripted(answers);
+    let url = format!("{}/web", server.url);
+    let remote = over_http(&url, None, None).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mirrors = Arc::new(Mirrors::new(directory.path().join("mirrors"), u64::MAX));
+    for tip in [first, third, fifth] {
+        let target = directory.path().join(hex(&tip));
+        let mut request = wanted(None, &target);
+        let place = mirrors.place(&RemoteUrl::parse(&url).unwrap(), "token");
+        request.means = Means { mirror: Some(place), ..request.means };
+        let done = clone(&remote, &request, &a_minute(), &StageLog::default()).await.unwrap();
+        assert_eq!(done.commit, hex(&tip));
+        assert_whole(&target);
+        for entry in std::fs::read_dir(target.join(".git/objects/pack")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "pack") {
+                // In its strict mode git refuses a pack that has something twice.
+                let index = directory.path().join("again.idx");
+                let (index, pack) = (index.to_str().unwrap(), path.to_str().unwrap());
+                run_git(&target, ["index-pack", "--strict", "-o", index, pack]);
+                std::fs::remove_file(index).unwrap();
+            }
+        }
+    }
+    server.thread.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_no_reference_may_have_is_left_out() {
+    on_both_engines(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let sample = SampleRepository::small(&directory.path().join("web.git"));
+        let main = sample.commit("main");
+        let elsewhere = "7".repeat(40);
+        let lines = [format!("{elsewhere} refs/heads/a..b\n"), format!("{elsewhere} refs/tags/a b\n")];
+        let pack = pack_of(&sample, &reached(&sample, "main"), FORMS[0]);
+        let server = scripted(served_with(&main, &lines, &pack).into());
+        let remote = over_http(&format!("{}/web", server.url), None, None).await;
+        let target = directory.path().join("target");
+        let mut request = wanted(None, &target);
+        (request.want.all_branches, request.want.tags) = (true, true);
+        let done = clone(&remote, &request, &a_minute(), &StageLog::default()).await.unwrap();
+        server.thread.join().unwrap();
+        assert_eq!(done.commit, main);
+        assert_whole(&target);
+        assert_eq!(
+            run_git(&target, ["for-each-ref", "--format=%(refname)", "refs/remotes", "refs/tags"])
+                .lines()
+                .count(),
+            2
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_small_and_stored_as_a_delta_of_something_large_is_what_it_is() {
+    const LARGE: usize = 17 * 1024 * 1024;
+    const ATTRIBUTES: &[u8] = b"*.txt text eol=crlf\n";
+    const LINES: &[u8] = b"one\ntwo\n";
+    on_both_engines(async || {
+        let large = vec![b'x'; LARGE];
+        let mut pack = HandMade::new();
+        let base = pack.add(BLOB, &[], &large);
+        let mut tree = Vec::new();
+        for (mode, path, content) in [
+            ("100644", ".gitattributes", ATTRIBUTES),
+            ("100644", "lines.txt", LINES),
+            ("120000", "link", b"lines.txt"),
+        ] {
+            pack.delta(base, &inserted(LARGE, content));
+            tree.extend([format!("{mode} {path}\0").as_bytes(), &name("blob", content)].concat());
+        }
+        pack.add(TREE, &[], &tree);
+        let tree = hex(&name("tree", &tree));
+        let who = "Ada <ada@example.com> 1700000000 +0000";
+        let commit = format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nx\n");
+        pack.add(COMMIT, &[], commit.as_bytes());
+        let server = scripted(served(&hex(&name("commit", commit.as_bytes())), &pack.finish()).into());
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        let remote = over_http(&format!("{}/web", server.url), None, None).await;
+        let done = clone(&remote, &wanted(None, &target), &a_minute(), &StageLog::default()).await.unwrap();
+        server.thread.join().unwrap();
+        assert_eq!(done.files, 3);
+        assert_eq!(std::fs::read_link(target.join("link")).unwrap(), Path::new("lines.txt"));
+        assert_eq!(std::fs::read(target.join("lines.txt")).unwrap(), b"one\r\ntwo\r\n");
+        assert_whole(&target);
     })
     .await;
 }

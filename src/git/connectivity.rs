@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use git2::{Oid, Repository};
@@ -34,31 +35,31 @@ pub(super) struct Before {
 
 impl Before {
     /// Takes note of the packs that are there.
-    pub(super) fn note(repository: &Repository) -> Self {
+    pub(super) fn note(repository: &Repository) -> Result<Self, Error> {
         let directory = repository.path().join("objects/pack");
-        let packs = indexes(&directory).filter_map(|path| Some(path.file_name()?.to_owned())).collect();
-        Self { directory, packs }
+        let packs = indexes(&directory).map_err(|error| target_error(repository.path(), error))?;
+        let packs = packs.iter().filter_map(|path| Some(path.file_name()?.to_owned())).collect();
+        Ok(Self { directory, packs })
     }
 
     /// The indexes of packs that have come since.
-    fn new_indexes(&self) -> impl Iterator<Item = PathBuf> {
-        indexes(&self.directory).filter(|path| path.file_name().is_none_or(|name| !self.packs.contains(name)))
-    }
-
-    /// Removes the packs that have come since.
-    pub(super) fn restore(&self) {
-        for index in self.new_indexes() {
-            // The index first: without it nobody looks into the pack. Where it cannot be removed, the mirror goes as
-            // a whole, or the clone.
-            let _ = fs::remove_file(&index);
-            let _ = fs::remove_file(index.with_extension("pack"));
-        }
+    fn new_indexes(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut indexes = indexes(&self.directory)?;
+        indexes.retain(|path| path.file_name().is_none_or(|name| !self.packs.contains(name)));
+        Ok(indexes)
     }
 }
 
-fn indexes(directory: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "idx"))
+/// The indexes of all packs in a directory.
+pub(super) fn indexes(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut indexes = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "idx") {
+            indexes.push(path);
+        }
+    }
+    Ok(indexes)
 }
 
 /// Sees to it that what came is whole, as far as it can be reached from the tips.
@@ -69,6 +70,7 @@ pub(super) fn check(
     tips: &[Oid],
 ) -> Result<(), Error> {
     let verdict = wire.take_connectivity();
+    let has_come = verdict.is_some();
     let limits = wire.control.limits;
     let objects = Objects::open(&repository.path().join("objects"), limits.max_blob_bytes)
         .map_err(|error| target_error(repository.path(), error))?;
@@ -86,11 +88,30 @@ pub(super) fn check(
     {
         return Ok(());
     }
-    let new: Vec<PathBuf> = before.new_indexes().collect();
+    let new = before.new_indexes().map_err(|error| target_error(repository.path(), error))?;
     if new.is_empty() {
-        return Ok(());
+        // Where nothing came, there is no verdict. A pack with holes that nobody can find is not taken.
+        return if has_come { Err(missing()) } else { Ok(()) };
     }
     walk::walk(&objects, &new, tips, &shallow, &wire.control)
+}
+
+/// Lets the history end where the server's own does, beside where it was asked to: at those of these commits that came.
+pub(super) fn end_at(repository: &Repository, commits: &[String]) -> Result<(), Error> {
+    if commits.is_empty() {
+        return Ok(());
+    }
+    let commits = commits.iter().filter_map(|commit| Oid::from_str(commit).ok());
+    let came = commits.filter(|commit| repository.find_commit(*commit).is_ok());
+    let mut ends: Vec<ObjectId> = came.map(super::checkout::object_id).collect();
+    ends.extend(shallow(repository)?);
+    if ends.is_empty() {
+        return Ok(());
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    let text: String = ends.iter().map(|end| format!("{end}\n")).collect();
+    fs::write(repository.path().join("shallow"), text).map_err(|error| target_error(repository.path(), error))
 }
 
 /// Whether the parents that did not come are those of commits at which the history was to end.
@@ -112,6 +133,7 @@ fn are_cut_off(
             if let Reference::Parent(id) = reference {
                 cut_off.insert(prefix(id));
             }
+            ControlFlow::Continue(())
         });
     }
     Ok(verdict.missing_parents.iter().all(|parent| cut_off.contains(parent)))
@@ -135,6 +157,8 @@ fn missing() -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use git2::{ObjectType, Signature};
     use gix_object::Find as _;
     use tokio::time::{Duration, Instant};
@@ -182,7 +206,7 @@ mod tests {
         }
 
         fn walked(&self, shallow: &[Oid]) -> Result<(), Error> {
-            let index: Vec<PathBuf> = indexes(&self.directory.path().join("objects/pack")).collect();
+            let index = indexes(&self.directory.path().join("objects/pack")).unwrap();
             assert_eq!(index.len(), 1);
             let shallow = shallow.iter().map(|oid| object_id(*oid)).collect();
             walk::walk(&self.objects(), &index, vec![object_id(self.commit)], &shallow, &control())
@@ -190,7 +214,8 @@ mod tests {
 
         /// What is seen of these objects of the pack while it is indexed.
         fn judged(&self, oids: &[Oid]) -> Verdict {
-            let (objects, links, mut buffer) = (self.objects(), Links::new(oids.len(), None), Vec::new());
+            let (objects, links, mut buffer) =
+                (self.objects(), Links::new(oids.len(), None, Arc::default()), Vec::new());
             let mut ids: Vec<ObjectId> = oids.iter().map(|oid| object_id(*oid)).collect();
             ids.sort_unstable();
             let mut collector = links.collector();
@@ -238,8 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn packs_that_cannot_be_listed_are_not_taken_for_none() {
+        let cut = Cut::make();
+        let repository = Repository::open_bare(cut.directory.path()).unwrap();
+        let before = Before::note(&repository).unwrap();
+        assert!(before.new_indexes().unwrap().is_empty());
+        let packs = cut.directory.path().join("objects/pack");
+        fs::remove_dir_all(&packs).unwrap();
+        fs::write(&packs, "no directory").unwrap();
+        assert!(before.new_indexes().is_err());
+        assert!(matches!(Before::note(&repository), Err(Error::Target { .. })));
+    }
+
+    #[test]
     fn an_object_out_of_form_is_left_to_the_walk() {
-        let links = Links::new(10, None);
+        let links = Links::new(10, None, Arc::default());
         links.collector().object(gix_object::Kind::Tree, b"100644 file");
         assert!(links.judge(std::iter::empty(), None, &control()).unwrap().has_holes);
     }

@@ -152,12 +152,13 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Whether the history comes whole, so that it can be kept for others.
+    /// Whether the history comes whole, so that it can be kept for others. A server may have a part of it itself.
     pub(super) fn is_whole(&self) -> bool {
-        self.depth.is_none()
+        self.depth.is_none() && self.list.shallow.is_empty()
     }
 
-    /// The names and objects that are wanted, as the server lists them; a bare commit has no name.
+    /// The names and objects that are wanted, as the server lists them; a bare commit has no name. libgit2 asks for
+    /// nothing under a name that no reference may have, and says nothing of it.
     pub(super) fn wanted(&self) -> impl Iterator<Item = (&str, Oid)> {
         let by_list = self.list.references.iter().filter(|reference| {
             let is_selected = match &self.selected {
@@ -165,9 +166,10 @@ impl<'a> Asked<'a> {
                 Selected::Commit(oid) => reference.oid == oid.to_string(),
                 Selected::Prefix(_) => false,
             };
-            is_selected
+            let is_wanted = is_selected
                 || (self.all_branches && reference.name.starts_with("refs/heads/"))
-                || (self.tags && reference.name.starts_with("refs/tags/"))
+                || (self.tags && reference.name.starts_with("refs/tags/"));
+            is_wanted && git2::Reference::is_valid_name(&reference.name)
         });
         let by_list =
             by_list.filter_map(|found| Some((found.name.as_str(), Oid::from_str(&found.oid).ok()?)));
@@ -193,11 +195,14 @@ impl<'a> Asked<'a> {
         &self.list
     }
 
-    /// Negotiates and receives, into the repository that the remote belongs to.
+    /// Negotiates and receives, into the repository that the remote belongs to. Where it fails, packs may be left there
+    /// of which nobody knows whether they are whole.
     pub(super) fn download(&mut self, repository: &Repository, engine: Engine) -> Result<(), Error> {
         let wire = self.wire;
         let directory = repository.path();
-        let before = Before::note(repository);
+        let before = Before::note(repository)?;
+        // What is known of a pack before this one says nothing of this one.
+        drop(wire.take_connectivity());
         if engine == Engine::Gix {
             let odb = repository.odb().map_err(|error| internal("opening the objects", &error))?;
             take_packs(&odb, directory.join("objects/pack"))
@@ -217,8 +222,8 @@ impl<'a> Asked<'a> {
         // The pack is there behind libgit2's back.
         let refreshed = repository.odb().and_then(|odb| odb.refresh());
         refreshed.map_err(|error| internal("reading the objects", &error))?;
-        let whole = connectivity::check(wire, repository, &before, &self.tips(repository));
-        whole.inspect_err(|_| before.restore())?;
+        connectivity::end_at(repository, &self.list.shallow)?;
+        connectivity::check(wire, repository, &before, &self.tips(repository))?;
         let transfer = &wire.control.transfer;
         wire.log.fact_at(Stage::Receive, "bytes", transfer.received_bytes());
         wire.log.fact_at(Stage::Receive, "objects", transfer.received_objects());

@@ -339,7 +339,7 @@ impl Read for Answer {
         let count = buffer.len().min(unread.len());
         buffer[..count].copy_from_slice(&unread[..count]);
         self.consumed += count;
-        self.wire.received(&buffer[..count]).map_err(|error| self.wire.fail(error))?;
+        self.wire.received(&mut buffer[..count]).map_err(|error| self.wire.fail(error))?;
         Ok(count)
     }
 }

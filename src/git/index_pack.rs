@@ -3,6 +3,8 @@
 //! libgit2 hands over raw bytes on its own thread; another thread reads them, so that the network and the
 //! processor work at the same time. The pack gets its name when it is whole, index last, as git does it.
 
+mod by_name;
+mod delta;
 mod index_file;
 mod names;
 mod stream;
@@ -147,16 +149,14 @@ impl Worker {
         let mut received = stream::take(pieces, self.reopened(&pack)?, &self.directory, control)?;
         let earlier = Objects::for_bases(&self.directory, control.limits.max_blob_bytes);
         received.find_hashed();
-        if let Some(earlier) = &earlier
-            && !received.by_name.is_empty()
-        {
-            thin::complete(&mut received, self.reopened(&pack)?, &self.directory, earlier, control)?;
-        }
-        let links = Links::new(received.records.len(), earlier.as_ref());
         let interrupt = self.wire.cut.interrupt();
         let source =
             names::Pack { path: pack.path(), directory: &self.directory, control, interrupt: &interrupt };
-        let named = names::names(&source, &mut received, &links)?;
+        if !received.by_name.is_empty() {
+            by_name::resolve(&source, &mut received, self.reopened(&pack)?, earlier.as_ref())?;
+        }
+        let links = Links::new(received.records.len(), earlier.as_ref(), Arc::clone(&interrupt));
+        let named = names::names(&source, &received, &links)?;
         let verdict = links.judge(named.iter().map(|named| &*named.id), earlier.as_ref(), control)?;
         self.wire.set_connectivity(verdict);
         let out = BufWriter::with_capacity(WRITE_BYTES, self.reopened(&index)?);

@@ -10,23 +10,12 @@ use prodash::{Count, NestedProgress, Progress, Unit};
 /// A counter for one of the things that a library counts; the others go nowhere.
 pub(super) struct Meter {
     count: Arc<AtomicUsize>,
-    /// The thing that is counted below this one, and where.
-    watched: Option<(Id, Arc<AtomicUsize>)>,
 }
 
 impl Meter {
     /// Counts right here.
     pub(super) fn counting(count: &Arc<AtomicUsize>) -> Self {
-        Self { count: Arc::clone(count), watched: None }
-    }
-
-    /// Counts the part that has this identifier, and nothing else.
-    pub(super) fn watching(id: impl Into<Id>, count: &Arc<AtomicUsize>) -> Self {
-        Self { count: Arc::default(), watched: Some((id.into(), Arc::clone(count))) }
-    }
-
-    fn unwatched() -> Self {
-        Self { count: Arc::default(), watched: None }
+        Self { count: Arc::clone(count) }
     }
 }
 
@@ -68,13 +57,10 @@ impl NestedProgress for Meter {
     type SubProgress = Self;
 
     fn add_child(&mut self, _name: impl Into<String>) -> Self {
-        Self::unwatched()
+        Self { count: Arc::default() }
     }
 
-    fn add_child_with_id(&mut self, _name: impl Into<String>, id: Id) -> Self {
-        match &self.watched {
-            Some((watched, count)) if *watched == id => Self::counting(count),
-            _ => Self::unwatched(),
-        }
+    fn add_child_with_id(&mut self, name: impl Into<String>, _id: Id) -> Self {
+        self.add_child(name)
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn fetch(
         let remote = mirror.remote_anonymous(&wire.url_for_git());
         let mut asked =
             Asked::connect(wire, want, remote.map_err(|error| internal("opening the remote", &error))?)?;
-        if has_all(&mirror, &asked)? {
+        if !keep::is_unchecked(mirror.path()) && has_all(&mirror, &asked)? {
             return take_over(wire, place, want, asked, &mirror, repository, "current").map(Some);
         }
         if !asked.is_whole() {
@@ -58,6 +58,12 @@ pub(super) fn fetch(
         if !place.is_at(&mirror) {
             continue;
         }
+        let failed = |error| target_error(place.root(), error);
+        if keep::is_unchecked(mirror.path()) {
+            // Whoever fetched last was killed over it. The mirror is opened anew, without what came then.
+            keep::sweep(mirror.path()).map_err(failed)?;
+            continue;
+        }
         let refreshed = mirror.odb().and_then(|odb| odb.refresh());
         refreshed.map_err(|error| internal("reading the mirror", &error))?;
         // Whoever held the lock before may have fetched the same.
@@ -65,8 +71,15 @@ pub(super) fn fetch(
             "shared"
         } else {
             place.mark_used();
-            keep::sweep(mirror.path());
-            asked.download(&mirror, engine)?;
+            keep::sweep(mirror.path()).map_err(failed)?;
+            keep::begin_unchecked(mirror.path()).map_err(failed)?;
+            let fetched = asked.download(&mirror, engine);
+            let fetched = fetched.and_then(|()| keep::end_unchecked(mirror.path()).map_err(failed));
+            if fetched.is_err() {
+                // Where this fails too, the mark stays, and nobody takes anything before it is done.
+                let _ = keep::sweep(mirror.path());
+            }
+            fetched?;
             point(&mirror, &asked)?;
             place.evict_others();
             "fetched"

@@ -69,6 +69,8 @@ pub(super) struct Observer {
     error: Option<String>,
     pack_header: Vec<u8>,
     list: Advertisement,
+    /// Where in the bytes that passed by last a line begins that says where a shallow repository ends.
+    ends: Vec<usize>,
 }
 
 impl Observer {
@@ -88,6 +90,7 @@ impl Observer {
             error: None,
             pack_header: Vec::new(),
             list: Advertisement::default(),
+            ends: Vec::new(),
         }
     }
 
@@ -172,7 +175,8 @@ impl Observer {
         }
         let line = self.line.split(|&byte| byte == 0 || byte == b'\n').next().unwrap_or_default();
         // Beside references a list tells its version and where a shallow repository ends.
-        let is_other = [b"shallow ".as_slice(), b"version "].iter().any(|word| line.starts_with(word));
+        const SHALLOW: &[u8] = b"shallow ";
+        let is_other = [SHALLOW, b"version "].iter().any(|word| line.starts_with(word));
         let space = line.iter().position(|&byte| byte == b' ');
         let (oid, name) = space.map_or((line, [].as_slice()), |at| (&line[..at], &line[at + 1..]));
         self.progress = match self.progress {
@@ -180,6 +184,12 @@ impl Observer {
             _ => Progress::OutOfForm,
         };
         let is_long = self.line.len() == MAX_MESSAGE_BYTES && !self.line.contains(&0);
+        if let Some(end) = line.strip_prefix(SHALLOW)
+            && self.keeps_list
+            && is_object_name(end)
+        {
+            self.list.shallow.push(String::from_utf8_lossy(end).into_owned());
+        }
         if is_other || self.progress == Progress::OutOfForm {
             return;
         }
@@ -207,8 +217,20 @@ impl Observer {
         }
     }
 
+    /// Makes comments of the lines that say where a shallow repository ends, in the bytes that passed by last: libgit2
+    /// takes such a line only without the line end that git puts behind it.
+    pub(super) fn hide_ends(&self, bytes: &mut [u8]) {
+        for end in &self.ends {
+            if let Some(first) = bytes.get_mut(*end) {
+                *first = b'#';
+            }
+        }
+    }
+
     /// Looks at bytes as they pass by.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        let whole = bytes.len();
+        self.ends.clear();
         if matches!(self.expected, Expected::List { .. }) {
             let kept = bytes.len().min(MAX_KEPT_BYTES - self.first.len());
             self.first.extend_from_slice(&bytes[..kept]);
@@ -217,6 +239,11 @@ impl Observer {
             if self.remaining == 0 {
                 bytes = self.feed_header(bytes);
             } else {
+                // In a list no other line begins so.
+                let is_end = self.line.is_empty() && bytes.first() == Some(&b's');
+                if is_end && matches!(self.expected, Expected::List { .. }) {
+                    self.ends.push(whole - bytes.len());
+                }
                 let count = bytes.len().min(self.remaining);
                 let room = (MAX_MESSAGE_BYTES - self.line.len()).min(count);
                 self.line.extend_from_slice(&bytes[..room]);
@@ -348,11 +375,13 @@ mod tests {
             format!("{a} refs/heads/main\n"),
             format!("{b} refs/tags/v1\n"),
             format!("{a} refs/tags/v1^{{}}\n"),
+            format!("shallow {b}\n"),
         ] {
             observer.feed(format!("{:04x}{line}", line.len() + 4).as_bytes()).unwrap();
         }
         observer.feed(b"0000").unwrap();
         let list = observer.take_list();
+        assert_eq!(list.shallow, [b]);
         assert_eq!(list.head_branch.as_deref(), Some("refs/heads/main"));
         assert_eq!(list.head, Some(a));
         assert_eq!(list.references.len(), 2);
@@ -385,6 +414,25 @@ mod tests {
         assert!(observer.list.references.is_empty());
         let head_branch = Some("refs/heads/main".to_owned());
         assert_eq!(summary, Summary { head_branch, head: Some(a), references: 3 });
+    }
+
+    #[test]
+    fn ends_of_a_shallow_repository_become_comments_however_the_bytes_are_cut() {
+        let (head, end) =
+            (format!("{} HEAD\0shallow\n", "a".repeat(40)), format!("shallow {}\n", "b".repeat(40)));
+        let list = [&head, &end, &end].map(|line| format!("{:04x}{line}", line.len() + 4)).concat();
+        for size in [1, 3, 50, 1000] {
+            let mut observer = Observer::new(10);
+            let mut passed = Vec::new();
+            for piece in list.as_bytes().chunks(size) {
+                let mut piece = piece.to_vec();
+                observer.feed(&piece).unwrap();
+                observer.hide_ends(&mut piece);
+                passed.extend(piece);
+            }
+            let expected = list.replace("shallow b", "#hallow b");
+            assert_eq!(String::from_utf8(passed).unwrap(), expected, "{size}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) struct Advertisement {
     pub(super) head: Option<String>,
     /// Branches, tags and the rest, without `HEAD` and without the objects that tags lead to.
     pub(super) references: Vec<Reference>,
+    /// Commits, in hex, at which the server's own history ends.
+    pub(super) shallow: Vec<String>,
 }
 
 impl Advertisement {
@@ -98,6 +100,7 @@ mod tests {
                 reference("refs/heads/main", "a"),
                 reference("refs/tags/main", "a"),
             ],
+            shallow: Vec::new(),
         };
         advertisement.guess_head_branch();
         assert_eq!(advertisement.head_branch.as_deref(), Some("refs/heads/main"));

@@ -110,7 +110,7 @@ impl Read for SshStream {
                 Err(self.wire.fail(error))
             }
             Ok(count) => {
-                self.wire.received(&buffer[..count]).map_err(|error| self.wire.fail(error))?;
+                self.wire.received(&mut buffer[..count]).map_err(|error| self.wire.fail(error))?;
                 Ok(count)
             }
             Err(_) => Err(self.wire.fail(ssh::Error::Disconnected { stage: self.stage() }.into())),

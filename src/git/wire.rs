@@ -80,14 +80,17 @@ impl Wire {
         Entered
     }
 
-    /// Counts what came over the network.
-    pub(super) fn received(&self, bytes: &[u8]) -> Result<(), Error> {
+    /// Counts what came over the network, and hides from libgit2 what it would not understand.
+    pub(super) fn received(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let limit = self.control.limits.max_bytes;
         if self.control.transfer.add_bytes(bytes.len()) > limit {
             return Err(Error::TooLarge { what: Limit::Bytes, limit });
         }
         let was_silent = self.observer().is_silent();
-        let observed = self.observer().feed(bytes);
+        let mut observer = self.observer();
+        let observed = observer.feed(bytes);
+        observer.hide_ends(bytes);
+        drop(observer);
         if was_silent && !self.observer().is_silent() {
             self.log.begin(Stage::References);
         }

@@ -79,8 +79,8 @@ const MEMORY: &str = "\
 - Each thread that resolves deltas holds one object, the delta that makes it and its base: three times `limits.blob_bytes` at
   the most. There are as many threads as cores. What is held because further deltas of it are still to come is 2 GiB at the
   most, for all threads together; a pack that asks for more is refused, and so is a chain of more than 10,000 deltas. Where
-  deltas name bases in the same pack by their identifiers, as servers without `ofs-delta` have it, the pack is unpacked twice,
-  and the first time the limit on one object is the only one.
+  deltas name their bases by their identifiers, as servers without `ofs-delta` have it and as what is new for a mirror comes, the
+  pack is unpacked twice, under the same limits both times.
 - The pack is mapped and not read into memory. The kernel counts what is mapped as long as it is in use, and takes it back when
   it needs the room; on a memory file system, as here, it counts as shared memory.
 - The checkout holds one file of at most 16 MiB for each thread, the form that attributes ask for beside it, and a cache of

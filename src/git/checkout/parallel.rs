@@ -215,6 +215,8 @@ struct Seen {
     lfs_pointers: AtomicU64,
     bytes: AtomicU64,
     large: Mutex<HashSet<ObjectId>>,
+    /// Locked by whoever reads something small that is made of something large.
+    whole: Mutex<()>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -239,19 +241,23 @@ impl Watched {
         Ok(())
     }
 
-    /// Reads an object that is not small, or is made of what is not. A file is only noted.
-    fn read_large<'a>(&self, id: &oid, buffer: &'a mut Vec<u8>) -> gix_error::Result<Option<Data<'a>>> {
-        if self.whole.try_header(id)?.is_some_and(|header| header.kind == Kind::Blob) {
+    /// Reads an object that is not small, or is made of what is not. A large file is only noted, and `None` is its
+    /// length here.
+    fn read_large(&self, id: &oid, buffer: &mut Vec<u8>) -> gix_error::Result<Option<(Kind, Option<usize>)>> {
+        let Some(header) = self.whole.try_header(id)? else { return Ok(None) };
+        if header.kind == Kind::Blob && header.size >= LARGE_FILE_BYTES {
             self.seen.large.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
-            buffer.clear();
-            return Ok(Some(Data::new(buffer, Kind::Blob, id.kind())));
+            return Ok(Some((Kind::Blob, None)));
         }
-        self.whole.try_find(id, buffer).inspect_err(|error| {
+        // What it is made of may take any room, so that one thread at a time makes something of it.
+        let _alone = self.seen.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.whole.try_find(id, buffer).inspect_err(|error| {
             if error.is_resource_exhausted() {
                 let limit = self.limits.max_blob_bytes;
                 self.fail(Error::TooLarge { what: Limit::BlobBytes, limit });
             }
-        })
+        })?;
+        Ok(found.map(|data| (data.kind, Some(data.data.len()))))
     }
 
     fn fail(&self, error: Error) {
@@ -262,17 +268,20 @@ impl Watched {
 impl Find for Watched {
     fn try_find<'a>(&self, id: &oid, buffer: &'a mut Vec<u8>) -> gix_error::Result<Option<Data<'a>>> {
         let found = match self.objects.try_find(id, buffer) {
-            Ok(Some(data)) => Some((data.kind, data.data.len())),
+            Ok(Some(data)) => Some((data.kind, Some(data.data.len()))),
             Ok(None) => None,
-            Err(error) if error.is_resource_exhausted() => return self.read_large(id, buffer),
+            Err(error) if error.is_resource_exhausted() => self.read_large(id, buffer)?,
             Err(error) => return Err(error),
         };
-        let found =
-            found.map(|(kind, length)| Data::new(buffer.get(..length).unwrap_or_default(), kind, id.kind()));
-        let Some(data) = found else {
+        let Some((kind, length)) = found else {
             self.fail(Error::PackCorrupt(PackProblem::ObjectMissing));
             return Ok(None);
         };
+        let Some(length) = length else {
+            buffer.clear();
+            return Ok(Some(Data::new(buffer, kind, id.kind())));
+        };
+        let data = Data::new(buffer.get(..length).unwrap_or_default(), kind, id.kind());
         if data.kind == Kind::Blob
             && let Err(error) = self.judge(&data)
         {

@@ -1,12 +1,13 @@
 //! Walks from the tips through everything that has come, as `git rev-list --objects` does.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use gix_hash::{Kind as HashKind, ObjectId, oid};
 use gix_object::{Find as _, Kind};
 
-use super::links::{Reference, references};
+use super::links::{CHECK_EVERY, Reference, references};
 use super::missing;
 use crate::git::objects::Objects;
 use crate::git::{Control, Error, PackProblem};
@@ -61,16 +62,17 @@ pub(super) fn walk(
             continue;
         }
         let found = objects.try_find(&id, &mut buffer).map_err(|_| damaged())?.ok_or_else(missing)?;
-        let mut met = Ok(());
+        let (mut met, mut asked) = (Ok(()), 0usize);
         let is_cut_off = shallow.contains(&id);
         let is_whole = references(found.kind, found.data, |reference| {
             let id = match reference {
-                Reference::Parent(_) if is_cut_off => return,
+                Reference::Parent(_) if is_cut_off => return ControlFlow::Continue(()),
                 Reference::Parent(id) | Reference::Other(id) => id,
             };
-            if met.is_ok() {
-                met = walk.meet(id);
-            }
+            asked += 1;
+            let checked = if asked % CHECK_EVERY == 0 { control.check() } else { Ok(()) };
+            met = checked.and_then(|()| walk.meet(id));
+            if met.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         met?;
         if !is_whole {

@@ -12,10 +12,6 @@ use gix_object::Kind;
 use gix_pack::cache::delta::Tree;
 use gix_pack::cache::delta::traverse::{Context, Options};
 use gix_pack::data::EntryRange;
-use gix_pack::data::input::Entry;
-use gix_pack::index::write::ProgressId;
-use gix_pack::index::write_data_iter_to_stream;
-use tempfile::NamedTempFile;
 
 use super::index_file::Named;
 use super::stream::{Hashed, NO_BASE, Received, Record};
@@ -25,10 +21,10 @@ use crate::git::objects::MAX_TREE_BYTES;
 use crate::git::{Control, Error, Limit, Limits, PackProblem};
 
 /// The most deltas on each other. Git itself makes 4,095 at the most.
-const MAX_DELTA_DEPTH: u16 = 10_000;
+pub(super) const MAX_DELTA_DEPTH: u16 = 10_000;
 
 /// How much of objects is held at once because there are further deltas of them, in bytes.
-const MAX_HELD_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+pub(super) const MAX_HELD_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// From which size on an object counts as held, in bytes.
 const COUNTED_BYTES: u64 = 16 * 1024;
@@ -49,22 +45,12 @@ struct Item {
 }
 
 /// The names of all objects, sorted.
-pub(super) fn names(pack: &Pack<'_>, received: &mut Received, links: &Links) -> Result<Vec<Named>, Error> {
-    if !received.by_name.is_empty() {
-        // The library can put deltas on bases that it gets to know on the way only where it keeps everything to
-        // itself. With what it finds out the pack is gone through again.
-        let named = named_by_library(pack, received)?;
-        let bases: Vec<ObjectId> = received.by_name.keys().copied().collect();
-        for base in bases {
-            let found = named.binary_search_by(|named| named.id.cmp(&base)).ok();
-            let record = found.and_then(|found| named.get(found)).ok_or_else(damaged)?.record;
-            received.found(&base, record);
-        }
-        check_depth(received)?;
-    }
+pub(super) fn names(pack: &Pack<'_>, received: &Received, links: &Links) -> Result<Vec<Named>, Error> {
     let mut named = unpacked(pack, received, links)?;
     named.sort_unstable_by_key(|named| named.id);
-    Ok(named)
+    // Deltas that lean on each other's doubles would send whoever follows the index around in circles.
+    let is_double = |pair: &[Named]| matches!(pair, [first, second] if first.id == second.id);
+    if named.windows(2).any(is_double) { Err(damaged()) } else { Ok(named) }
 }
 
 /// A pack in the library's form, with the places of what is passed over.
@@ -219,88 +205,6 @@ impl Held {
     }
 }
 
-/// The same by the library alone, for a pack whose deltas name their bases.
-fn named_by_library(pack: &Pack<'_>, received: &Received) -> Result<Vec<Named>, Error> {
-    let Received { records, end, hash, .. } = received;
-    let limits = pack.control.limits;
-    let failed = |error: gix_error::Error| meaning(&error, limits);
-    let file = gix_pack::data::File::at(pack.path, HashKind::Sha1).map_err(failed)?;
-    let version = file.version();
-    let ends = records.iter().skip(1).map(|record| record.offset).chain([*end]);
-    let mut entries = records.iter().zip(ends).map(|(record, end)| {
-        let entry = file.entry(record.offset)?;
-        Ok(Entry {
-            header: entry.header,
-            header_size: u16::try_from(entry.header_size()).unwrap_or(u16::MAX),
-            pack_offset: record.offset,
-            compressed: None,
-            compressed_size: end - entry.data_offset,
-            crc32: Some(record.crc32),
-            decompressed_size: entry.decompressed_size,
-            trailer: Some(*hash),
-        })
-    });
-    let cannot = |error| crate::git::target::target_error(pack.directory, error);
-    let index = NamedTempFile::with_prefix_in("tmp_idx_", pack.directory).map_err(cannot)?;
-    let resolver = || {
-        let file = gix_pack::data::File::at(pack.path, HashKind::Sha1);
-        Ok((slice, (file.map_err(|_| io::Error::other("the pack cannot be read again"))?, Vec::new())))
-    };
-    let written = write_data_iter_to_stream(
-        gix_pack::index::Version::default(),
-        resolver,
-        &mut entries,
-        None,
-        &mut Meter::watching(ProgressId::ResolveObjects, pack.control.transfer.indexed()),
-        &mut io::BufWriter::new(index.as_file()),
-        pack.interrupt,
-        HashKind::Sha1,
-        alloc_limit(limits),
-        version,
-    );
-    written.map_err(failed)?;
-    let index = gix_pack::index::File::at(index.path(), HashKind::Sha1).map_err(failed)?;
-    let named = index.iter().map(|entry| {
-        let record = records.binary_search_by_key(&entry.pack_offset, |record| record.offset);
-        let record = record.ok().and_then(|record| u32::try_from(record).ok()).ok_or_else(damaged)?;
-        Ok(Named { id: entry.oid, record })
-    });
-    named.collect()
-}
-
-/// Counts deltas on each other.
-fn check_depth(received: &Received) -> Result<(), Error> {
-    let records = &received.records;
-    // Zero is not known yet; a record that is no delta has one.
-    let mut depths = vec![0u16; records.len()];
-    let mut way = Vec::new();
-    for first in 0..records.len() {
-        let mut record = first;
-        let mut depth = 0;
-        while let Some(known) = depths.get(record).copied() {
-            if known > 0 {
-                depth = known;
-                break;
-            }
-            way.push(record);
-            if way.len() > usize::from(MAX_DELTA_DEPTH) + 1 {
-                return Err(too_deep());
-            }
-            record = records.get(record).map_or(usize::MAX, |record| record.base as usize);
-        }
-        while let Some(record) = way.pop() {
-            depth += 1;
-            if depth > MAX_DELTA_DEPTH + 1 {
-                return Err(too_deep());
-            }
-            if let Some(slot) = depths.get_mut(record) {
-                *slot = depth;
-            }
-        }
-    }
-    Ok(())
-}
-
 fn alloc_limit(limits: Limits) -> Option<usize> {
     usize::try_from(limits.max_blob_bytes.max(MAX_TREE_BYTES)).ok()
 }
@@ -313,11 +217,11 @@ fn meaning(error: &gix_error::Error, limits: Limits) -> Error {
     damaged()
 }
 
-fn too_deep() -> Error {
+pub(super) fn too_deep() -> Error {
     Error::TooLarge { what: Limit::DeltaDepth, limit: u64::from(MAX_DELTA_DEPTH) }
 }
 
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     Error::PackCorrupt(PackProblem::Damaged)
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A mirror `K` is the repository `K.git` beside the file `K.lock`, whose time of change says when it was used last.
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use git2::Repository;
 
 use crate::git::Error;
+use crate::git::connectivity::indexes;
 use crate::git::target::target_error;
 use crate::git::wire::Wire;
 use crate::remote_url::RemoteUrl;
@@ -138,7 +140,8 @@ impl Mirrors {
                 && let Ok(lock) = self.open_lock(key)
                 && lock.try_lock().is_ok()
             {
-                sweep(&entry.path());
+                // What stays is not taken from before it is gone.
+                let _ = sweep(&entry.path());
             }
         }
     }
@@ -174,10 +177,53 @@ fn size(repository: &Path) -> (u64, u64) {
     })
 }
 
-/// Removes what is no pack and no index, left behind by a process that was killed. The mirror is locked.
-pub(super) fn sweep(repository: &Path) {
-    let packs = fs::read_dir(repository.join("objects/pack")).into_iter().flatten().filter_map(Result::ok);
-    for entry in packs {
+/// Lists the packs of a mirror that were there before the present fetch. As long as the file is there, nobody knows
+/// whether those that came since are whole.
+const UNCHECKED: &str = "sortie-unchecked";
+
+/// Notes, durably, that what comes from now on is not known to be whole. The mirror is locked.
+pub(super) fn begin_unchecked(repository: &Path) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(repository)?;
+    for index in indexes(&repository.join("objects/pack"))? {
+        let name = index.file_name().unwrap_or_default();
+        file.write_all(&[name.as_encoded_bytes(), b"\n"].concat())?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(repository.join(UNCHECKED))?;
+    File::open(repository)?.sync_all()
+}
+
+/// Notes that everything is whole again.
+pub(super) fn end_unchecked(repository: &Path) -> io::Result<()> {
+    fs::remove_file(repository.join(UNCHECKED))
+}
+
+/// Whether there may be packs that are not whole.
+pub(super) fn is_unchecked(repository: &Path) -> bool {
+    // What cannot be looked at may be there.
+    !matches!(fs::symlink_metadata(repository.join(UNCHECKED)), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Removes what is no pack and no index, and packs that nobody has checked, left behind by a process that was killed.
+/// The mirror is locked.
+///
+/// # Errors
+/// Why packs that nobody has checked are there still.
+pub(super) fn sweep(repository: &Path) -> io::Result<()> {
+    let packs = repository.join("objects/pack");
+    if is_unchecked(repository) {
+        let checked = fs::read(repository.join(UNCHECKED))?;
+        let checked: HashSet<&[u8]> = checked.split(|byte| *byte == b'\n').collect();
+        for index in indexes(&packs)? {
+            if !checked.contains(index.file_name().unwrap_or_default().as_encoded_bytes()) {
+                // The pack goes with what is left of others.
+                fs::remove_file(index)?;
+            }
+        }
+        File::open(&packs)?.sync_all()?;
+        end_unchecked(repository)?;
+    }
+    for entry in fs::read_dir(packs).into_iter().flatten().filter_map(Result::ok) {
         let path = entry.path();
         let is_part = path.extension().is_some_and(|extension| extension == "pack" || extension == "idx");
         // An index that has lost its pack, or a pack that never got its index, is of no use either.
@@ -186,6 +232,7 @@ pub(super) fn sweep(repository: &Path) {
             let _ = fs::remove_file(path);
         }
     }
+    Ok(())
 }
 
 /// Where one mirror is, or will be.

@@ -28,8 +28,8 @@ impl Mirrors {
                 continue;
             }
             let path = self.path(&mirror.key);
-            sweep(&path);
-            match repack(&path) {
+            let swept = sweep(&path).map_err(|source| Error::Target { path: path.clone(), source });
+            match swept.and_then(|()| repack(&path)) {
                 Ok(packs) => tracing::debug!(mirror = mirror.key, packs, "a mirror was repacked"),
                 // It is as good as before; a damaged one is found out when it is used.
                 Err(error) => tracing::warn!(mirror = mirror.key, %error, "a mirror cannot be repacked"),
