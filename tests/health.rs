@@ -213,6 +213,10 @@ fn the_metrics_count_what_was_done_and_name_nobody() {
     let missing = format!("{}/shop/nope.git", scene.server().url());
     let bad = control_plane.run_task(&json!({"kind": "connection-test", "url": missing}));
     let code = bad["result"]["diagnosis"]["code"].as_str().unwrap();
+    // A client may know of the last result before its agent does.
+    wait_until("every result is acknowledged", LIMIT, || {
+        get(&socket, "/metrics").body.contains("sortie_results_waiting 0")
+    });
     let page = get(&socket, "/metrics");
     assert_eq!(page.status, 200);
     assert!(page.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{page:?}");
