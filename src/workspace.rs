@@ -3,7 +3,7 @@
 //! A workspace `N` is the directory `N` with a note `N.json` beside it, which is written before the clone is there.
 //! What has no note was never told to anybody, so that it is removed at the next start.
 //!
-//! A clone into a directory of the operator's is noted before it is there ([`placed`]), until its result counts.
+//! A clone into a directory of the operator's is noted before it is there (`placed`), until its result counts.
 
 mod placed;
 
