@@ -259,7 +259,7 @@ impl Session {
             arch: std::env::consts::ARCH.to_owned(),
             tags: self.profile.tags.clone(),
             max_tasks: self.profile.max_tasks,
-            running: self.attempts.ids(),
+            running: self.attempts.started(),
             unacknowledged: self.unacknowledged.clone(),
             lost: self.lost.clone(),
         };
@@ -308,6 +308,7 @@ impl Session {
 
     fn admitted(&mut self, now: Duration, attempt: AttemptId, effects: Effects, actions: &mut Vec<Action>) {
         self.considering = false;
+        self.attempts.start(&attempt);
         if effects == Effects::None {
             // It only looks, and need not wait until the messages are written.
             self.attempts.run(&attempt, actions);
@@ -404,7 +405,7 @@ impl Session {
                 }
                 if now >= self.renewed_at + time(self.times.renew_ms) {
                     self.renewed_at = now;
-                    let attempts = self.attempts.ids();
+                    let attempts = self.attempts.started();
                     if !attempts.is_empty() && self.attempts.asks(now) {
                         self.send(AgentMessage::Renew { attempts }, actions);
                     }

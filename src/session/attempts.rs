@@ -37,7 +37,9 @@ struct Held {
 /// How far an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The runner is asked, or the control plane is to say that the attempt is still ours.
+    /// The runner is asked.
+    Considered,
+    /// The control plane was told that it starts, and is to say that it is still ours.
     Waiting,
     Running,
 }
@@ -56,8 +58,11 @@ impl Attempts {
         self.held.is_empty()
     }
 
-    pub(super) fn ids(&self) -> Vec<AttemptId> {
-        self.held.keys().cloned().collect()
+    /// Those of which the control plane was told that they start. Of others nothing is asked: the answer would pass for
+    /// one to their start.
+    pub(super) fn started(&self) -> Vec<AttemptId> {
+        let started = self.held.iter().filter(|(_, held)| held.phase != Phase::Considered);
+        started.map(|(attempt, _)| attempt.clone()).collect()
     }
 
     pub(super) fn contains(&self, attempt: &AttemptId) -> bool {
@@ -76,7 +81,16 @@ impl Attempts {
     }
 
     pub(super) fn consider(&mut self, attempt: AttemptId, now: Duration, lease: Duration) {
-        self.held.insert(attempt, Held { until: stop_at(now, lease), phase: Phase::Waiting });
+        self.held.insert(attempt, Held { until: stop_at(now, lease), phase: Phase::Considered });
+    }
+
+    /// Notes that the control plane is told of an attempt's start.
+    pub(super) fn start(&mut self, attempt: &AttemptId) {
+        if let Some(held) = self.held.get_mut(attempt)
+            && held.phase == Phase::Considered
+        {
+            held.phase = Phase::Waiting;
+        }
     }
 
     /// Lets a waiting attempt run.
@@ -151,7 +165,7 @@ impl Attempts {
         actions.push(Action::Stop(attempt.clone(), StopReason::Lost));
         match held.phase {
             // It will not be heard of again.
-            Phase::Waiting => actions.push(Action::Forget(vec![attempt.clone()])),
+            Phase::Considered | Phase::Waiting => actions.push(Action::Forget(vec![attempt.clone()])),
             Phase::Running => {
                 self.ending.insert(attempt.clone());
             }

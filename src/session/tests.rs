@@ -132,6 +132,23 @@ fn slots_bound_what_is_taken() {
 }
 
 #[test]
+fn what_is_only_considered_is_not_renewed_because_the_answer_would_pass_for_one_to_its_start() {
+    let mut session = session();
+    open(&mut session, SECOND, vec![]);
+    run_attempt(&mut session, SECOND, 1);
+    let actions = session.handle(25 * SECOND, offer(2));
+    let renewed: Vec<_> = sent(&actions)
+        .into_iter()
+        .filter_map(
+            |message| if let AgentMessage::Renew { attempts } = message { Some(attempts) } else { None },
+        )
+        .collect();
+    assert_eq!(renewed, [&vec![attempt(1)]]);
+    let actions = session.handle(25 * SECOND, Event::Admitted(attempt(2), Effects::Some));
+    assert!(sent(&actions).contains(&&AgentMessage::Renew { attempts: vec![attempt(2)] }));
+}
+
+#[test]
 fn a_result_is_told_before_the_slot_that_it_has_left() {
     let mut session = session();
     open(&mut session, SECOND, vec![]);
@@ -377,7 +394,7 @@ fn welcome_decides_what_becomes_of_attempts_that_run() {
     let abandon = Renewal { attempt: attempt(2), decision: Decision::Abandon, lease_ms: 0 };
     let actions = open(&mut session, 50 * SECOND, vec![keep, abandon]);
     assert!(actions.contains(&Action::Stop(attempt(2), StopReason::Lost)));
-    assert_eq!(session.attempts.ids(), [attempt(1)]);
+    assert_eq!(session.attempts.started(), [attempt(1)]);
     assert_eq!(session.attempts.next_end(), Some(108 * SECOND));
 }
 
