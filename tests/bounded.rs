@@ -3,16 +3,15 @@
 use std::io::{Read as _, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use stand_ins::Fault;
 
 use crate::connection_test::{AZURE_PAT, GITLAB_PAT, Lab};
-use crate::support::binary::{binary, isolate};
-use crate::support::process::{require, write_private};
+use crate::support::memory::{self, Measured};
+use crate::support::process::write_private;
 
 /// The most memory that a test may take, in KiB as the kernel counts it.
 const MAX_MEMORY_KIB: u64 = 64 * 1000 * 1000 / 1024;
@@ -37,19 +36,9 @@ impl Run {
 
 /// Runs `sortie test` to its end and asks the kernel how much memory it took.
 fn measured(home: &Path, arguments: &[&str]) -> Run {
-    let told = home.join("memory");
-    // The program counts; the shell has a word of the same name that does not.
-    let mut command = Command::new(require("time", "time"));
-    isolate(&mut command, home).args(["--format=%M", "--output"]).arg(&told);
-    command.arg(binary("sortie")).args(["test", "--json"]).args(arguments);
-    let began = Instant::now();
-    let output = command.output().unwrap();
-    let took = began.elapsed();
-    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-    let memory = std::fs::read_to_string(told).unwrap();
-    // A failed program makes `time` write a line more.
-    let memory_kib = memory.lines().last().unwrap().trim().parse().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    let arguments = ["test", "--json"].iter().chain(arguments);
+    let Measured { report, memory_kib, took, status } = memory::measured(home, arguments);
+    assert_eq!(status, Some(1), "{report:#}");
     assert!(memory_kib < MAX_MEMORY_KIB, "{memory_kib} KiB: {report:#}");
     Run { report, memory_kib, took }
 }

@@ -83,6 +83,18 @@ fn assert_no_secret(directory: &Path, secret: &str) {
     }
 }
 
+/// What a clone over HTTPS goes through once it is connected.
+pub(crate) const STAGES: [Stage; 8] = [
+    Stage::Authenticate,
+    Stage::Repository,
+    Stage::References,
+    Stage::Negotiate,
+    Stage::Receive,
+    Stage::Index,
+    Stage::Checkout,
+    Stage::Deliver,
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_over_https_is_what_git_makes() {
     on_both_engines(async || {
@@ -109,17 +121,7 @@ async fn a_clone_over_https_is_what_git_makes() {
         assert_no_secret(&target, TOKEN);
         let passed: Vec<Stage> =
             log.records().iter().filter(|r| r.status == Status::Passed).map(|r| r.stage).collect();
-        let expected = [
-            Stage::Authenticate,
-            Stage::Repository,
-            Stage::References,
-            Stage::Negotiate,
-            Stage::Receive,
-            Stage::Index,
-            Stage::Checkout,
-            Stage::Deliver,
-        ];
-        assert_eq!(passed, expected);
+        assert_eq!(passed, STAGES);
         assert_eq!(control.transfer.phase(), Phase::CheckingOut);
     })
     .await;

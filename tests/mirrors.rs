@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sortie::git::{CloneRequest, Cloned, Error, Means, MirrorPlace, Mirrors, Remote, Source, Want, clone};
 use sortie::report::{Stage, StageLog};
 
-use crate::clone::{assert_whole, commit, entries, tree, write_object};
+use crate::clone::{STAGES, assert_whole, commit, entries, tree, write_object};
 use crate::git_transport::{Https, TOKEN, a_minute, https};
 use crate::support::repository::{SampleRepository, run_git};
 
@@ -167,17 +167,7 @@ async fn a_damaged_mirror_is_made_anew_without_a_word_to_whoever_clones() {
         let log = StageLog::default();
         let after = scene.cloned_with(&name, Want::default(), "pat", &log).await;
         let stages: Vec<Stage> = log.records().iter().map(|record| record.stage).collect();
-        let expected = [
-            Stage::Authenticate,
-            Stage::Repository,
-            Stage::References,
-            Stage::Negotiate,
-            Stage::Receive,
-            Stage::Index,
-            Stage::Checkout,
-            Stage::Deliver,
-        ];
-        assert_eq!(stages, expected, "{damage}");
+        assert_eq!(stages, STAGES, "{damage}");
         assert_eq!(after.unwrap().commit, scene.server.sample.commit("main"), "{damage}");
         assert_whole(&scene.target(&name));
         assert_whole(&scene.target(&format!("before-{damage}")));

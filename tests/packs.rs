@@ -1,25 +1,25 @@
 //! Packs that are not what they should be: with holes, or made to take memory and time.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use serde_json::Value;
 use sortie::git::{Error, Limit, Limits, Means, Mirrors, PackProblem, clone};
 use sortie::remote_url::RemoteUrl;
 use sortie::report::StageLog;
 
 use crate::clone::{assert_whole, on_both_engines, served, served_with, wanted, with_pack};
 use crate::git_transport::{a_minute, over_http, read_head, scripted};
-use crate::support::binary::{binary, isolate};
-use crate::support::process::{require, write_private};
+use crate::support::memory::{self, Measured};
+use crate::support::process::write_private;
 use crate::support::repository::{SampleRepository, git, run_git};
 
 /// The names of everything that a revision reaches.
@@ -307,13 +307,6 @@ impl Drop for PackServer {
     }
 }
 
-/// What the program says of a clone, and what the kernel says of its memory.
-pub(crate) struct Measured {
-    pub(crate) report: Value,
-    pub(crate) memory_kib: u64,
-    pub(crate) took: Duration,
-}
-
 /// A run of the program.
 pub(crate) struct Program<'a> {
     pub(crate) home: &'a Path,
@@ -329,7 +322,7 @@ pub(crate) struct Program<'a> {
 /// Clones by the program and asks the kernel how much memory it took.
 pub(crate) fn measured(program: &Program<'_>) -> Measured {
     let Program { home, url, limits, .. } = program;
-    let (told, pat, config) = (home.join("memory"), home.join("pat"), home.join("config.toml"));
+    let (pat, config) = (home.join("pat"), home.join("config.toml"));
     write_private(&pat, program.token).unwrap();
     let ca_file = program.ca_file.map(|file| format!("ca_file = \"{}\"\n", file.display()));
     let text = format!(
@@ -339,18 +332,12 @@ pub(crate) fn measured(program: &Program<'_>) -> Measured {
         ca_file.unwrap_or_default()
     );
     std::fs::write(&config, text).unwrap();
-    let mut command = Command::new(require("/usr/bin/time", "time"));
-    isolate(&mut command, home);
-    command.args(["--format=%M", "--output"]).arg(&told).arg(binary("sortie")).args(["clone", "--json"]);
-    command.args(["--server", "lab", "--repository", program.repository, "--deadline", "120", "--config"]);
-    command.arg(&config).arg("--pat-file").arg(&pat).arg(program.target);
-    let began = Instant::now();
-    let output = command.output().unwrap();
-    let took = began.elapsed();
-    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-    let memory = std::fs::read_to_string(told).unwrap();
-    let memory_kib = memory.lines().last().unwrap().trim().parse().unwrap();
-    Measured { report, memory_kib, took }
+    let arguments =
+        ["clone", "--json", "--server", "lab", "--repository", program.repository, "--deadline", "120"];
+    let mut arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+    arguments.extend([OsStr::new("--config"), config.as_os_str(), OsStr::new("--pat-file"), pat.as_os_str()]);
+    arguments.push(program.target.as_os_str());
+    memory::measured(home, arguments)
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod dulwich;
 pub mod forward;
 pub mod hole;
 pub mod line;
+pub mod memory;
 pub mod nginx;
 pub mod node;
 pub mod process;
