@@ -56,7 +56,11 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> Answer {
 }
 
 fn request(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: sortie\r\n\r\n")
+    request_to("sortie", method, path)
+}
+
+fn request_to(host: &str, method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
 
 fn connect(socket: &Path) -> UnixStream {
@@ -324,7 +328,12 @@ fn a_loopback_address_serves_as_well_and_one_that_is_taken_ends_the_start() {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream
     };
-    wait_until("it is ready", LIMIT, || exchange(stream(), &request("GET", "/readyz")).status == 200);
+    let ask = |host: &str, path: &str| exchange(stream(), &request_to(host, "GET", path)).status;
+    wait_until("it is ready", LIMIT, || ask(address, "/readyz") == 200);
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!((ask("localhost", path), ask(address, path)), (200, 200), "{path}");
+        assert_eq!((ask("evil.example", path), ask("", path)), (421, 421), "{path}");
+    }
 
     let sortie = Sortie::new().env("SORTIE__HEALTH__LISTEN", address);
     let plan = scene.agent("fra1-b");

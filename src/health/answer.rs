@@ -1,12 +1,45 @@
 //! What is answered to which request: a pure function of the status.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode};
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Source, metrics};
 use crate::pulse::Stuck;
+
+/// Whether a request names this listener as its host, or `localhost`. A page in a browser on this host can reach a
+/// loopback address by a name of its own that it points there (DNS rebinding), and the browser then sends that name.
+/// Over a Unix socket, where `listener` is `None`, no browser comes.
+pub(super) fn is_for<B>(request: &Request<B>, listener: Option<SocketAddr>) -> bool {
+    let Some(listener) = listener else { return true };
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
+    // A target with a host of its own counts beside the header.
+    std::iter::once(&host).chain(request.uri().authority()).all(|host| is_host(host, listener))
+}
+
+fn is_host(authority: &Authority, listener: SocketAddr) -> bool {
+    let host = authority.host();
+    if host.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_port = authority.port().is_none_or(|port| port.as_str().parse() == Ok(listener.port()));
+    address.parse::<IpAddr>() == Ok(listener.ip()) && is_port
+}
+
+/// What a request gets that names another host.
+pub(super) fn misdirected() -> Response<String> {
+    text(
+        StatusCode::MISDIRECTED_REQUEST,
+        "the header Host names another host than health.listen and localhost\n",
+    )
+}
 
 /// Answers a request for a path. The answer to a HEAD has its body still, which is left out when it is sent.
 pub(super) fn answer(method: &Method, path: &str, source: &Source) -> Response<String> {
@@ -88,6 +121,45 @@ mod tests {
         assert_eq!(get("/healthz", &hanging), loop_stuck("alive"));
         assert_eq!(get("/readyz", &hanging), loop_stuck("ready"));
         assert!(get("/metrics", &hanging).1.contains("\nsortie_ready 0\n"));
+    }
+
+    #[test]
+    fn only_the_listener_and_localhost_are_answered_for() {
+        let v4 = Some("127.0.0.1:7801".parse().unwrap());
+        let v6 = Some("[::1]:7801".parse().unwrap());
+        let is_for = |listener, target: &str, hosts: &[&str]| {
+            let request =
+                hosts.iter().fold(Request::get(target), |request, host| request.header(HOST, *host));
+            is_for(&request.body(()).unwrap(), listener)
+        };
+        for host in ["127.0.0.1:7801", "127.0.0.1", "localhost:7801", "localhost", "LocalHost:9000"] {
+            assert!(is_for(v4, "/metrics", &[host]), "{host}");
+        }
+        assert!(is_for(v6, "/metrics", &["[::1]:7801"]) && is_for(v6, "/metrics", &["localhost:7801"]));
+        assert!(is_for(v4, "http://127.0.0.1:7801/metrics", &["127.0.0.1:7801"]));
+        for host in [
+            "evil.example",
+            "evil.example:7801",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:7801",
+            "127.0.0.1:80",
+            "127.0.0.2:7801",
+            "[::1]:7801",
+            "2130706433",
+            "127.1:7801",
+            "localhost.",
+            "",
+            "a b",
+            "user@evil.example",
+        ] {
+            assert!(!is_for(v4, "/metrics", &[host]), "{host}");
+        }
+        assert!(!is_for(v4, "/metrics", &[]));
+        assert!(!is_for(v4, "/metrics", &["localhost", "evil.example"]));
+        assert!(!is_for(v4, "http://evil.example/metrics", &["127.0.0.1:7801"]));
+        for hosts in [&[][..], &["sortie"], &["evil.example"]] {
+            assert!(is_for(None, "/metrics", hosts));
+        }
     }
 
     #[test]

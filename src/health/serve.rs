@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::answer;
+use super::answer::{answer, is_for, misdirected};
 use super::{
     CONNECTION_TIMEOUT, HEAD_TIMEOUT, Listener, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS, Source,
 };
@@ -33,6 +34,10 @@ enum Client {
 /// Serves clients until `stop` is cancelled; what is being answered then is cut off.
 pub async fn serve(listener: Listener, source: Source, stop: CancellationToken) {
     let source = Arc::new(source);
+    let address = match &listener {
+        Listener::Tcp(listener) => listener.local_addr().ok(),
+        Listener::Unix(_) => None,
+    };
     let mut clients = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -44,10 +49,10 @@ pub async fn serve(listener: Listener, source: Source, stop: CancellationToken) 
             Err(_) => tokio::time::sleep(PAUSE_AFTER_ERROR).await,
             Ok(client) if clients.len() >= MAX_CONNECTIONS => client.refuse_at_once(),
             Ok(Client::Tcp(stream)) => {
-                clients.spawn(attend(stream, Arc::clone(&source)));
+                clients.spawn(attend(stream, address, Arc::clone(&source)));
             }
             Ok(Client::Unix(stream)) => {
-                clients.spawn(attend(stream, Arc::clone(&source)));
+                clients.spawn(attend(stream, address, Arc::clone(&source)));
             }
         }
     }
@@ -74,9 +79,17 @@ impl Client {
 }
 
 /// Answers one request, whose body is not read.
-async fn attend<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, source: Arc<Source>) {
+async fn attend<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    address: Option<SocketAddr>,
+    source: Arc<Source>,
+) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &source);
+        let answer = if is_for(&request, address) {
+            answer(request.method(), request.uri().path(), &source)
+        } else {
+            misdirected()
+        };
         async move { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()

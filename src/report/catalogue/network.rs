@@ -11,7 +11,7 @@ pub(super) static ADDRESS_NOT_ALLOWED: Entry = Entry {
         "Correct the name's record in DNS or in the hosts file of the agent's host.",
         "Where a loopback address is meant, declare the server with a loopback host or with allow_loopback = true.",
     ],
-    seen: "Every address that the name resolved to, judged one by one: loopback, link-local and metadata addresses are refused. The fact refused_addresses lists them.",
+    seen: "Every address that the name resolved to, judged one by one. Refused are loopback addresses, link-local ones, metadata services of cloud providers, and ranges that gateways translate (Teredo, NAT64 with a prefix of the network's own). Addresses that wrap an IPv4 address are judged by that address. The fact refused_addresses lists them.",
     why: "A name that suddenly leads to this host itself or to a cloud's metadata service is how a foreign DNS record reaches into a network.",
     on_azure_devops: "",
     on_gitlab: "",

@@ -25,7 +25,7 @@ pub(super) fn dial(error: &DialError, subject: &Subject) -> Finding {
                         format!("If this is meant, set allow_loopback = true in {}.", subject.table()),
                     ]
                 }
-                AddressRefusal::LinkLocal | AddressRefusal::NoHost => vec![
+                AddressRefusal::LinkLocal | AddressRefusal::Translated | AddressRefusal::NoHost => vec![
                     "Such addresses are never used, whatever is declared: correct the URL, or the name's record in \
                      DNS or in the hosts file of the agent's host."
                         .to_owned(),
