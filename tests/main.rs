@@ -32,6 +32,7 @@ mod large_files;
 mod lfs;
 mod line;
 mod mirrors;
+mod odd_repositories;
 mod packs;
 mod probe;
 mod promises;

@@ -32,6 +32,8 @@ pub(crate) struct Trial {
     pub(crate) request: connection_test::Request,
     /// Ends the test early.
     pub(crate) cancel: CancellationToken,
+    /// What clones are made with.
+    pub(crate) engine: Engine,
     deadline: Duration,
     limits: Limits,
     names: Arc<dyn Names>,
@@ -60,6 +62,7 @@ impl Trial {
             server,
             request,
             cancel: CancellationToken::new(),
+            engine: Engine::default(),
             deadline: Duration::from_secs(60),
             limits: Limits::default(),
             names: Arc::new(SystemNames),
@@ -203,11 +206,22 @@ impl Trial {
 
     /// The same with so many commits of history.
     pub(crate) async fn clone_of(&self, depth: Option<u32>, directory: &Path) -> Outcome {
+        self.clone_at(None, depth, directory).await
+    }
+
+    /// The same of a reference.
+    pub(crate) async fn clone_at(
+        &self,
+        reference: Option<&str>,
+        depth: Option<u32>,
+        directory: &Path,
+    ) -> Outcome {
+        let reference = reference.map(str::to_owned);
         let task = Task::Clone(clone::Request {
             target: self.request.target.clone(),
             provider: self.request.provider,
             credential: self.request.credential.clone(),
-            want: Want { depth, ..Want::default() },
+            want: Want { reference, depth, ..Want::default() },
             paths: Vec::new(),
             lfs: false,
             submodules: Submodules::default(),
@@ -261,7 +275,7 @@ impl Trial {
 
     async fn carry_out(&self, task: &Task) -> Outcome {
         let tools = Tools {
-            engine: Engine::default(),
+            engine: self.engine,
             mirrors: None,
             door: Arc::new(Door::with_names(ProxyEnvironment::none(), Arc::clone(&self.names))),
             policy: Arc::new(Policy::new([self.server.clone()])),
