@@ -48,7 +48,7 @@ pub use archive::{ArchiveFormat, ArchiveRequest, Archived, archive};
 pub use bundle::{BundleRequest, Bundled, bundle};
 pub use clone::{Bare, CloneRequest, CloneWarning, Cloned, Draft, clone, draft, with_bare};
 pub use control::{Control, Limits, Phase, Transfer};
-pub use error::{Error, Limit, PackProblem};
+pub use error::{Error, Limit, Loss, PackProblem};
 pub use fetch::{Means, Source, Want};
 pub use files::{FetchedFile, FetchedFiles, FilesRequest, blob_id, fetch_files};
 pub use foreign::{InitializationError, initialize};

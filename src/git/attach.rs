@@ -1,6 +1,6 @@
 //! References and configuration, so that a clone is one that git itself could have made.
 
-use git2::{Oid, Repository};
+use git2::{ObjectType, Oid, Repository};
 
 use super::fetch::{Fetched, REMOTE, Want};
 use super::refname::Selected;
@@ -27,8 +27,16 @@ pub(super) fn peel(repository: &Repository, fetched: &Fetched) -> Result<Oid, Er
             (repository.revparse_single(name).map_err(|_| not_found(name))?, name.clone())
         }
     };
-    // A tag may lead to a tree or a file: there is nothing to check out then.
-    object.peel_to_commit().map(|commit| commit.id()).map_err(|_| not_found(&name))
+    let kind = match object.kind() {
+        Some(ObjectType::Tag) => object.peel(ObjectType::Any).ok().and_then(|object| object.kind()),
+        kind => kind,
+    };
+    let commit = object.peel_to_commit().map(|commit| commit.id());
+    commit.map_err(|_| match kind {
+        // A tag may lead to a tree or a file: there is nothing to check out then.
+        Some(kind @ (ObjectType::Tree | ObjectType::Blob)) => Error::NotACommit { name, kind: kind.str() },
+        _ => not_found(&name),
+    })
 }
 
 /// Sets everything that points at what came.

@@ -16,7 +16,7 @@ use super::references::internal;
 use super::refname::Selected;
 use super::target::{Announce, Scratch, unless_disk_is_full, write_error};
 use super::wire::Wire;
-use super::{Control, Error, Phase, Remote, blocking, is_acceptable_name, sparse};
+use super::{Control, Error, PackProblem, Phase, Remote, blocking, is_acceptable_name, sparse};
 use crate::report::{Stage, StageLog};
 
 /// What to clone.
@@ -279,6 +279,8 @@ fn healed<T>(
     let before = stages(wire);
     let done = work(means).map_err(|error| wire.take_failure().unwrap_or(error));
     match (&done, &means.mirror) {
+        // What the server cut short was no fault of the mirror's.
+        (Err(Error::PackCorrupt(PackProblem::Truncated)), _) => done,
         (Err(Error::PackCorrupt(_) | Error::Internal { .. }), Some(place)) if place.was_used() => {
             tracing::warn!(mirror = place.key(), "a mirror is damaged and is made anew");
             place.discard(wire)?;

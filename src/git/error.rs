@@ -51,6 +51,30 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// The key of `[limits]` that sets it, where there is one.
+    pub fn setting(self) -> Option<&'static str> {
+        match self {
+            Self::Bytes => Some("bytes"),
+            Self::Objects => Some("objects"),
+            Self::Files => Some("files"),
+            Self::BlobBytes => Some("blob_bytes"),
+            Self::ExpandedBytes => Some("expanded_bytes"),
+            Self::PathBytes
+            | Self::PathDepth
+            | Self::References
+            | Self::AnswerBytes
+            | Self::LfsBytes
+            | Self::LfsObjects
+            | Self::ArchiveBytes
+            | Self::BundleBytes
+            | Self::TreeBytes
+            | Self::DeltaBytes
+            | Self::DeltaDepth
+            | Self::Submodules
+            | Self::SubmoduleDepth => None,
+        }
+    }
+
     /// What is counted, in the plural.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,6 +112,20 @@ pub enum PackProblem {
     /// An object that the reference leads to did not come.
     #[error("an object that the commit needs is missing")]
     ObjectMissing,
+}
+
+/// How a connection is lost in the middle of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    /// It ended, or was reset.
+    #[error("it was cut")]
+    Cut,
+    /// Nothing more came for so long.
+    #[error("nothing more came for {} s", .after.as_secs())]
+    Silence {
+        /// How long was waited.
+        after: Duration,
+    },
 }
 
 /// Why a list of references could not be had, or a clone could not be made.
@@ -154,6 +192,31 @@ pub enum Error {
         /// The beginning of the answer's body.
         body: String,
     },
+    /// The list of references was given out, and the request for objects right after it was refused.
+    #[error("the request for objects was refused with status {status}")]
+    PackRefused {
+        /// The status of the answer.
+        status: u16,
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// The answer had begun, and then the connection was lost.
+    #[error("the connection was lost after {bytes} bytes of the answer ({how})")]
+    Lost {
+        /// How much of the answer had come, in bytes.
+        bytes: u64,
+        /// How it was lost.
+        how: Loss,
+    },
+    /// The server said in the middle of a pack that it cannot go on.
+    #[error("the server gave up: {message}")]
+    GaveUp {
+        /// Its own words.
+        message: String,
+    },
+    /// The files of a repository, as a web server without git gives them out.
+    #[error("the server gives out the repository's files and does not speak git's own protocol")]
+    DumbHttp,
     /// An answer that is not git's.
     #[error("the server answered something that is not git (status {status})")]
     UnexpectedAnswer {
@@ -194,6 +257,22 @@ pub enum Error {
         name: String,
         /// Names that are like it, the most alike first.
         near: Vec<String>,
+    },
+    /// What the server's `HEAD` names is not there, and other branches are.
+    #[error("the server's default branch{} does not exist", branch.as_deref().map(|name| format!(" `{name}`")).unwrap_or_default())]
+    DefaultBranchMissing {
+        /// The branch, where the server says which one it is.
+        branch: Option<String>,
+        /// Branches that are there, the most likely first.
+        branches: Vec<String>,
+    },
+    /// The reference leads to something that cannot be checked out.
+    #[error("`{name}` is a {kind} and not a commit")]
+    NotACommit {
+        /// The full name.
+        name: String,
+        /// What it leads to: a tree or a blob.
+        kind: &'static str,
     },
     /// There is no commit in the repository.
     #[error("the repository is empty")]
@@ -294,6 +373,7 @@ impl Error {
             Self::NotFound { .. } => Some(404),
             Self::RateLimited { .. } => Some(429),
             Self::SignInPage { status, .. }
+            | Self::PackRefused { status, .. }
             | Self::Redirected { status, .. }
             | Self::ServerError { status, .. }
             | Self::UnexpectedAnswer { status, .. } => Some(*status),
@@ -317,10 +397,16 @@ impl Error {
             Self::Http(HttpError::Dial(error)) => error.stage(),
             Self::Ssh(error) => error.stage(),
             Self::Unauthorized { .. } | Self::SignInPage { .. } => Stage::Authenticate,
-            Self::Forbidden { .. } | Self::NotFound { .. } | Self::RepositoryUnavailable { .. } => {
-                Stage::Repository
-            }
-            Self::ReferenceInvalid { .. } | Self::ReferenceNotFound { .. } | Self::Empty => Stage::References,
+            Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::RepositoryUnavailable { .. }
+            | Self::DumbHttp => Stage::Repository,
+            Self::ReferenceInvalid { .. }
+            | Self::ReferenceNotFound { .. }
+            | Self::DefaultBranchMissing { .. }
+            | Self::NotACommit { .. }
+            | Self::Empty => Stage::References,
+            Self::PackRefused { .. } => Stage::Negotiate,
             Self::PathNotFound { .. } | Self::Lfs(_) => Stage::Checkout,
             Self::TargetNotEmpty { .. } | Self::Shallow | Self::Delivery { .. } => Stage::Deliver,
             _ => running.unwrap_or(Stage::References),

@@ -249,9 +249,14 @@ fn select(reference: Option<&str>, list: &Advertisement) -> Result<Selected, Err
             Some(Selected::Detached { name: "HEAD".to_owned(), oid })
         }),
     };
-    selected.ok_or_else(|| {
-        let name = wanted.or(list.head_branch.as_deref()).unwrap_or("HEAD");
-        Error::ReferenceNotFound { name: name.to_owned(), near: refname::near(name, &list.references) }
+    selected.ok_or_else(|| match wanted {
+        Some(name) => {
+            Error::ReferenceNotFound { name: name.to_owned(), near: refname::near(name, &list.references) }
+        }
+        None => Error::DefaultBranchMissing {
+            branch: list.head_branch.clone(),
+            branches: refname::likely_branches(&list.references),
+        },
     })
 }
 
@@ -313,7 +318,8 @@ fn download_error(wire: &Wire, directory: &Path, selected: &Selected, error: &gi
         if let Selected::Commit(oid) = selected {
             return Error::ReferenceNotFound { name: oid.to_string(), near: Vec::new() };
         }
-        return Error::RepositoryUnavailable { exit_status: None, message: message.to_owned() };
+        // Whoever was given the list may read the repository.
+        return Error::GaveUp { message: message.to_owned() };
     }
     match error.class() {
         ErrorClass::Os | ErrorClass::Filesystem => write_error(directory),

@@ -4,6 +4,7 @@
 //! answer but git's own gets through to libgit2, and no redirect leaves the origin.
 
 mod early;
+mod unpacked;
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +16,11 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 
 use self::early::{Early, Part};
+use self::unpacked::Unpacked;
 use super::pkt::scrubbed;
 use super::transport::refused;
 use super::wire::Wire;
-use super::{Error, Limit};
+use super::{Error, Limit, Loss};
 use crate::dial::{self, HttpClient, HttpError};
 use crate::remote_url;
 use crate::report::Stage;
@@ -44,6 +46,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The largest request for a pack. A thousand wanted references have 50 KiB.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+
+/// The names of the encoding that some proxies give an answer though nobody asked for it. Git reads it, too.
+const GZIP: [&[u8]; 2] = [b"gzip", b"x-gzip"];
 
 const SERVICE_LINE: &[u8] = b"001e# service=git-upload-pack\n";
 const LIST_SUFFIX: &str = "/info/refs";
@@ -231,10 +236,33 @@ fn expect_git(wire: &Wire, response: Response, expected_type: &str) -> Result<Re
         status if status.is_success() && is_page => Error::SignInPage { status: code, location: None },
         _ => {
             let body = body()?;
+            if status == StatusCode::OK && is_list_of_files(&body) {
+                return Err(Error::DumbHttp);
+            }
             let first_bytes = scrubbed(&body.as_bytes()[..body.len().min(MAX_SHOWN_BYTES)]);
             Error::UnexpectedAnswer { status: code, content_type, first_bytes }
         }
     })
+}
+
+/// Whether this is the list of references that lies among a repository's files: an object, a tab, and a name. It has
+/// lost its control characters here.
+fn is_list_of_files(body: &str) -> bool {
+    let digits = body.bytes().take_while(u8::is_ascii_hexdigit).count();
+    matches!(digits, 40 | 64) && body.get(digits..).is_some_and(|name| name.starts_with("refs/"))
+}
+
+/// What a refusal of the request for objects is, right after the list of references was given to the same credential:
+/// no answer about the repository or the credential.
+fn of_pack(error: Error) -> Error {
+    match error {
+        Error::Forbidden { body, .. } => Error::PackRefused { status: 403, body },
+        Error::NotFound { body, .. } => Error::PackRefused { status: 404, body },
+        Error::UnexpectedAnswer { status, first_bytes, .. } if (400..500).contains(&status) => {
+            Error::PackRefused { status, body: first_bytes }
+        }
+        error => error,
+    }
 }
 
 /// Notes what the head of an answer that is not git's tells.
@@ -297,6 +325,9 @@ fn scrubbed_body(bytes: &[u8]) -> String {
 pub(super) struct Answer {
     wire: Arc<Wire>,
     response: Response,
+    unpacked: Option<Unpacked>,
+    /// How many bytes of the body have come.
+    bytes: u64,
     /// What has come; the part from `consumed` on was not read yet.
     pending: Vec<u8>,
     consumed: usize,
@@ -304,7 +335,9 @@ pub(super) struct Answer {
 
 impl Answer {
     fn new(wire: &Arc<Wire>, response: Response) -> Self {
-        Self { wire: Arc::clone(wire), response, pending: Vec::new(), consumed: 0 }
+        let encoding = response.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let unpacked = encoding.filter(|name| GZIP.contains(name)).map(|_| Unpacked::default());
+        Self { wire: Arc::clone(wire), response, unpacked, bytes: 0, pending: Vec::new(), consumed: 0 }
     }
 
     /// The first bytes, at least `count` of them unless the answer is shorter, without reading them away.
@@ -316,13 +349,33 @@ impl Answer {
 
     /// Waits for the next piece; false at the end of the answer.
     fn more(&mut self) -> Result<bool, Error> {
-        let chunk = self.wire.wait(self.response.chunk())?.map_err(|error| Error::Http(error.into()))?;
         if self.consumed == self.pending.len() {
             self.pending.clear();
             self.consumed = 0;
         }
-        self.pending.extend_from_slice(chunk.as_deref().unwrap_or_default());
-        Ok(chunk.is_some())
+        if let Some(unpacked) = &mut self.unpacked
+            && unpacked.more(&mut self.pending)?
+        {
+            return Ok(true);
+        }
+        let chunk = self.wire.wait(self.response.chunk())?.map_err(|error| self.lost(error.into()))?;
+        let Some(chunk) = chunk else { return Ok(false) };
+        self.bytes += chunk.len() as u64;
+        match &mut self.unpacked {
+            Some(unpacked) => unpacked.packed = chunk,
+            None => self.pending.extend_from_slice(&chunk),
+        }
+        Ok(true)
+    }
+
+    /// What it means that an answer did not come whole.
+    fn lost(&self, error: HttpError) -> Error {
+        let how = match error {
+            HttpError::Interrupted { .. } => Loss::Cut,
+            HttpError::TimedOut { after } => Loss::Silence { after },
+            error => return Error::Http(error),
+        };
+        Error::Lost { bytes: self.bytes, how }
     }
 }
 
@@ -386,7 +439,7 @@ impl Exchange {
         }
         let request = self.client.request(Method::POST, &self.path).headers(headers).body(body);
         let response = self.wire.wait(self.client.send(request))?.map_err(Error::Http)?;
-        let response = expect_git(&self.wire, response, RESULT_TYPE)?;
+        let response = expect_git(&self.wire, response, RESULT_TYPE).map_err(of_pack)?;
         Ok(Answer::new(&self.wire, response))
     }
 }

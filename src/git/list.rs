@@ -144,10 +144,10 @@ fn head(summary: Summary) -> Result<Found, Error> {
             Ok(Found { name: head_branch, target, peeled: None })
         }
         Summary { references: 0, .. } => Err(Error::Empty),
-        Summary { head_branch, .. } => {
-            let name = head_branch.unwrap_or_else(|| "HEAD".to_owned());
-            Err(Error::ReferenceNotFound { name: scrubbed(name.as_bytes()), near: Vec::new() })
-        }
+        Summary { head_branch, .. } => Err(Error::DefaultBranchMissing {
+            branch: head_branch.map(|name| scrubbed(name.as_bytes())),
+            branches: Vec::new(),
+        }),
     }
 }
 

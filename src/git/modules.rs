@@ -215,6 +215,9 @@ fn find(repository: &Repository, control: &Control) -> Result<Vec<Submodule>, Er
     let Some(file) = file.filter(|_| !links.is_empty()) else { return Ok(Vec::new()) };
     let mut places: HashMap<String, (String, String)> = HashMap::new();
     for section in config::parse(&content(repository, file)?).ok_or_else(|| unsafe_path(FILE.as_bytes()))? {
+        if section.is_left_out {
+            continue;
+        }
         if let (Some(path), Some(url)) = (section.path, section.url) {
             places.insert(path.trim_end_matches('/').to_owned(), (section.name, url));
         }

@@ -2,6 +2,8 @@
 //!
 //! libgit2 reads the same bytes right after. This only notes what it would not tell.
 
+use std::collections::VecDeque;
+
 use super::list::Selection;
 use super::{Advertisement, Error, Limit, Reference, Summary};
 
@@ -26,6 +28,15 @@ const PACK_HEADER_BYTES: usize = 12;
 /// The side band that carries the pack.
 const DATA_BAND: u8 = 1;
 
+/// The side band on which a server talks to people while it works.
+const TALK_BAND: u8 = 2;
+
+/// The side band on which a server says why it gives up.
+const ERROR_BAND: u8 = 3;
+
+/// How many of the last lines on the talk band are kept: git's own programs say in two or three why they end.
+const MAX_LAST_LINES: usize = 3;
+
 /// What is looked for.
 #[derive(Clone, Copy)]
 enum Expected {
@@ -33,6 +44,8 @@ enum Expected {
     List { max_references: u64 },
     /// A pack of at most so many objects, or an error.
     Pack { max_objects: u64 },
+    /// The rest of a pack in side bands, and what the server says beside it.
+    Rest,
     /// Nothing more.
     Nothing,
 }
@@ -66,7 +79,10 @@ pub(super) struct Observer {
     header: Vec<u8>,
     remaining: usize,
     line: Vec<u8>,
+    /// Whether the pack comes in side bands.
+    has_bands: bool,
     error: Option<String>,
+    talk: Talk,
     pack_header: Vec<u8>,
     list: Advertisement,
     /// Where in the bytes that passed by last a line begins that says where a shallow repository ends.
@@ -87,7 +103,9 @@ impl Observer {
             header: Vec::new(),
             remaining: 0,
             line: Vec::new(),
+            has_bands: true,
             error: None,
+            talk: Talk::default(),
             pack_header: Vec::new(),
             list: Advertisement::default(),
             ends: Vec::new(),
@@ -267,6 +285,7 @@ impl Observer {
                 self.line = [&[DATA_BAND], PACK_SIGNATURE].concat();
                 self.remaining = PACK_HEADER_BYTES - PACK_SIGNATURE.len();
                 self.header.clear();
+                self.has_bands = false;
                 return &bytes[count..];
             }
             let text = std::str::from_utf8(&self.header).unwrap_or_default();
@@ -295,14 +314,16 @@ impl Observer {
                 .extend_from_slice(&data[..data.len().min(PACK_HEADER_BYTES - self.pack_header.len())]);
             if let Some(count) = self.pack_header.get(8..PACK_HEADER_BYTES) {
                 let objects = count.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
-                self.expected = Expected::Nothing;
+                self.expected = if self.has_bands { Expected::Rest } else { Expected::Nothing };
                 if objects > max_objects {
                     return Err(Error::TooLarge { what: Limit::Objects, limit: max_objects });
                 }
             }
         }
-        if matches!(self.expected, Expected::List { .. }) {
-            self.note_reference();
+        match self.expected {
+            Expected::List { .. } => self.note_reference(),
+            Expected::Pack { .. } | Expected::Rest => self.talk.note(&self.line)?,
+            Expected::Nothing => {}
         }
         self.line.clear();
         self.lines += 1;
@@ -313,6 +334,48 @@ impl Observer {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What a server says to people beside a pack, as far as it may explain an end of it.
+#[derive(Default)]
+struct Talk {
+    /// The last lines on the talk band, the oldest first. A line that is written over and over is none.
+    lines: VecDeque<Vec<u8>>,
+    /// The beginning of the next one.
+    line: Vec<u8>,
+}
+
+impl Talk {
+    /// Looks at one frame, of which the first [`MAX_MESSAGE_BYTES`] are here.
+    fn note(&mut self, frame: &[u8]) -> Result<(), Error> {
+        match frame.split_first() {
+            Some((&TALK_BAND, text)) => text.iter().for_each(|&byte| self.note_byte(byte)),
+            Some((&ERROR_BAND, text)) => return Err(Error::GaveUp { message: self.last_words(text) }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_byte(&mut self, byte: u8) {
+        match byte {
+            b'\r' => self.line.clear(),
+            b'\n' => {
+                self.lines.push_back(std::mem::take(&mut self.line));
+                if self.lines.len() > MAX_LAST_LINES {
+                    self.lines.pop_front();
+                }
+            }
+            _ if self.line.len() < MAX_MESSAGE_BYTES => self.line.push(byte),
+            _ => {}
+        }
+    }
+
+    /// An error with the lines before it: the program that failed talks on the other band.
+    fn last_words(&self, error: &[u8]) -> String {
+        let words = self.lines.iter().map(Vec::as_slice).chain([error]).map(scrubbed);
+        let words: Vec<String> = words.filter(|line| !line.is_empty()).collect();
+        words.join("; ")
     }
 }
 
@@ -450,6 +513,33 @@ mod tests {
         let mut observer = Observer::new(10);
         observer.feed(b"001aERR no\x1b[31m such repo\n").unwrap();
         assert_eq!(observer.error(), Some("no[31m such repo"));
+    }
+
+    #[test]
+    fn why_a_server_gave_up_is_kept_with_the_lines_before_it() {
+        let frame = |band: u8, text: &str| {
+            [format!("{:04x}", text.len() + 5).as_bytes(), &[band], text.as_bytes()].concat()
+        };
+        let pack = frame(DATA_BAND, "PACK\0\0\0\x02\0\0\0\x05");
+        let talk = frame(TALK_BAND, "Counting: 50%\rCounting: 100%\nfatal: unable to read 1234\n");
+        let data = frame(DATA_BAND, &"x".repeat(60_000));
+        let error = frame(ERROR_BAND, "aborting\x1b[31m\n");
+        let bytes = [b"0008NAK\n".as_slice(), &pack, &talk, &data, &error].concat();
+        for size in [1, 7, 1000, 100_000] {
+            let mut observer = Observer::new(10);
+            observer.expect_pack(1000);
+            let gave_up = bytes.chunks(size).find_map(|piece| observer.feed(piece).err());
+            let Some(Error::GaveUp { message }) = gave_up else { panic!("{size}: {gave_up:?}") };
+            assert_eq!(message, "Counting: 100%; fatal: unable to read 1234; aborting[31m", "{size}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_only_reports_progress_has_not_given_up() {
+        let mut observer = Observer::new(10);
+        observer.expect_pack(1000);
+        let bytes = b"0008NAK\n0011\x01PACK\0\0\0\x02\0\0\0\x05000a\x02done\n0006\x01\x030000";
+        assert!(observer.feed(bytes).is_ok());
     }
 
     #[test]

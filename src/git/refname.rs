@@ -1,6 +1,7 @@
 //! Names of references: which ones can be, what a short one means, and which ones are alike.
 
 use super::Reference;
+use super::pkt::USUAL_BRANCHES;
 
 /// The longest name of a reference, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
@@ -82,6 +83,15 @@ pub(super) fn commit(name: &str) -> Option<git2::Oid> {
     const HEX_DIGITS: usize = 40;
     let is_full = name.len() == HEX_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_full { git2::Oid::from_str(name).ok() } else { None }
+}
+
+/// Branches that could be meant where the server's default branch is missing, by their short names: those with usual
+/// names first.
+pub(super) fn likely_branches(references: &[Reference]) -> Vec<String> {
+    let branches = references.iter().filter(|reference| reference.name.starts_with("refs/heads/"));
+    let mut names: Vec<&str> = branches.map(|reference| reference.name.as_str()).collect();
+    names.sort_by_key(|name| !USUAL_BRANCHES.contains(name));
+    names.into_iter().take(MAX_NEAR).map(|name| short_name(name).to_owned()).collect()
 }
 
 /// The names of branches and tags that are like `name`, the most alike first.

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use git2::Error as GitError;
 use git2::transport::SmartSubtransportStream;
 
-use super::Error;
 use super::pkt::scrubbed;
 use super::transport::refused;
 use super::wire::Wire;
+use super::{Error, Loss};
 use crate::report::Stage;
 use crate::ssh::{self, Login, Opened};
 
@@ -112,6 +112,10 @@ impl Read for SshStream {
             Ok(count) => {
                 self.wire.received(&mut buffer[..count]).map_err(|error| self.wire.fail(error))?;
                 Ok(count)
+            }
+            Err(_) if !self.wire.observer().is_silent() => {
+                let bytes = self.wire.control.transfer.received_bytes();
+                Err(self.wire.fail(Error::Lost { bytes, how: Loss::Cut }))
             }
             Err(_) => Err(self.wire.fail(ssh::Error::Disconnected { stage: self.stage() }.into())),
         }

@@ -168,7 +168,9 @@ impl Failure {
     /// it knows may not go on.
     pub(super) fn of_git(error: git::Error, provider: Option<Provider>) -> Self {
         match &error {
-            git::Error::Unauthorized { body, .. } | git::Error::Forbidden { body, .. }
+            git::Error::Unauthorized { body, .. }
+            | git::Error::Forbidden { body, .. }
+            | git::Error::PackRefused { body, .. }
                 if provider == Some(Provider::Gitlab) =>
             {
                 match gitlab::reason(body) {

@@ -9,6 +9,8 @@ pub(super) struct Section {
     pub(super) name: String,
     pub(super) path: Option<String>,
     pub(super) url: Option<String>,
+    /// Whether git leaves the submodule alone unless somebody asks for it by hand (`update = none`).
+    pub(super) is_left_out: bool,
 }
 
 /// The submodules that the text names, each once; what comes later counts. `None` for a text that is out of form.
@@ -35,6 +37,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<Section>> {
                 match (section, key.as_str(), value) {
                     (Some(section), "path", Some(value)) => section.path = Some(value),
                     (Some(section), "url", Some(value)) => section.url = Some(value),
+                    (Some(section), "update", Some(value)) => section.is_left_out = value == "none",
                     _ => {}
                 }
             }

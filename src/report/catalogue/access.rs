@@ -92,3 +92,43 @@ pub(super) static REFERENCE_NOT_FOUND: Entry = Entry {
     on_gitlab: "Code → Branches, and Tags, list what is there.",
     on_host: "",
 };
+
+pub(super) static REFERENCE_NOT_A_COMMIT: Entry = Entry {
+    code: "reference_not_a_commit",
+    stages: &[Stage::References],
+    cause: "The reference leads to a tree or a file, which cannot be checked out",
+    remedies: &["Ask for a branch, or for a tag of a commit."],
+    seen: "The object that the reference names, and the object that a tag leads to, is a tree or a blob.",
+    why: "Some repositories tag a single file, a public key for example, or a tree without history.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "Read such a file with `git cat-file -p TAG` in a clone that has all tags.",
+};
+
+pub(super) static DUMB_HTTP: Entry = Entry {
+    code: "dumb_http",
+    stages: &[Stage::Repository],
+    cause: "The web server gives out the repository's files, and no git answers there",
+    remedies: &[
+        "Serve the repository with git's smart HTTP protocol: pass requests for it to `git http-backend` (CGI), or use SSH.",
+    ],
+    seen: "The answer to the request for git's list of references is the file info/refs of a repository: status 200, another content type than git's, and lines of an object and a reference.",
+    why: "The repository was copied into the directory of a plain web server. Git itself can read that, slowly and without depth; Sortie does not.",
+    on_azure_devops: "",
+    on_gitlab: "",
+    on_host: "Compare with `curl -si URL/info/refs?service=git-upload-pack | head`: the content type has to be application/x-git-upload-pack-advertisement.",
+};
+
+pub(super) static GATEWAY_REFUSED: Entry = Entry {
+    code: "gateway_refused",
+    stages: &[Stage::Negotiate],
+    cause: "The list of references was given out, and the request for the objects was refused right after it",
+    remedies: &[
+        "Have whatever is in front of the git server, a proxy or a web application firewall, pass POST requests to paths that end in /git-upload-pack.",
+    ],
+    seen: "The status of the answer to POST …/git-upload-pack, where GET …/info/refs had succeeded with the same credential just before. The facts have the headers Server and Via of whoever answered.",
+    why: "A rule in front of the server lets pages be read and forbids POST, unknown content types, or bodies over a size.",
+    on_azure_devops: "A web application firewall in front must pass POST to /_git unchanged.",
+    on_gitlab: "Look at `location` blocks and client_max_body_size of a proxy in front of GitLab's own nginx.",
+    on_host: "",
+};

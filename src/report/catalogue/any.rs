@@ -1,6 +1,7 @@
 //! What can happen in any stage.
 
 use super::{ANY, Entry};
+use crate::report::Stage;
 
 pub(super) static RATE_LIMITED: Entry = Entry {
     code: "rate_limited",
@@ -39,6 +40,35 @@ pub(super) static SERVER_UNAVAILABLE: Entry = Entry {
     on_azure_devops: "Administration Console → Team Project Collections: Start Collection where it is stopped; IIS Manager → Application Pools must be started.",
     on_gitlab: "`gitlab-ctl status`; 502 for some minutes after a start is usual. Admin area → Settings → General → Maintenance mode.",
     on_host: "A proxy on the way gives these as well: look which one answers (the headers Server and Via in the facts).",
+};
+
+pub(super) static SERVER_GAVE_UP: Entry = Entry {
+    code: "server_gave_up",
+    stages: &[Stage::References, Stage::Negotiate, Stage::Receive, Stage::Index],
+    cause: "The server's git ended with an error while it sent the objects",
+    remedies: &[
+        "Give the server's words to whoever runs it: `git fsck` on the repository finds missing and damaged objects, and its log tells of memory and limits.",
+        "A clone with a depth of 1 may work meanwhile, where old history is what is damaged.",
+    ],
+    seen: "The server sent an error in git's own framing (side band 3, or ERR) instead of the pack or in the middle of it; the summary quotes it with the lines before it.",
+    why: "An object is missing or damaged in the server's repository, or its git ran out of memory, processes or time.",
+    on_azure_devops: "Ask for the health of the data tier; a push of a fresh mirror into a new repository mends a damaged one.",
+    on_gitlab: "Run `gitlab-rake gitlab:git:fsck`, and look at `gitlab-ctl tail gitaly` at that time.",
+    on_host: "",
+};
+
+pub(super) static CONNECTION_LOST: Entry = Entry {
+    code: "connection_lost",
+    stages: ANY,
+    cause: "The connection was lost in the middle of an answer",
+    remedies: &[
+        "Try again. Where it ends at about the same size or after the same time, raise the limit or the timeout of the proxy or load balancer in front of the server.",
+    ],
+    seen: "The server had begun to answer, and then the connection ended before the answer did, or nothing more came for two minutes; the summary has how many bytes had come.",
+    why: "A proxy or load balancer cuts long transfers, the server's process was killed, or the line is bad.",
+    on_azure_devops: "A reverse proxy in front needs a response timeout as long as the longest clone.",
+    on_gitlab: "Look at `gitlab-ctl tail nginx` and `gitlab-ctl tail gitaly` at that time: proxy_read_timeout, and processes that were killed for their memory.",
+    on_host: "Compare with `git clone` from here and from a host in the server's own network.",
 };
 
 pub(super) static UNEXPECTED_ANSWER: Entry = Entry {

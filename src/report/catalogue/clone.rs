@@ -6,11 +6,11 @@ use crate::report::Stage;
 pub(super) static TOO_LARGE: Entry = Entry {
     code: "too_large",
     stages: CLONE,
-    cause: "The repository is over a limit that the operator set",
+    cause: "The repository is over a limit of this agent",
     remedies: &[
         "Raise the limit in [limits] of the agent's configuration, or ask for less: a depth, for example.",
     ],
-    seen: "Bytes, objects, files or one file, counted while they came, compared with [limits].",
+    seen: "Bytes, objects, files or one file, counted while they came, compared with [limits]; or a limit that is fixed, which the summary names.",
     why: "The repository is larger than the operator wants on this host, or somebody committed large files.",
     on_azure_devops: "Move large files to Git LFS (`git lfs migrate`).",
     on_gitlab: "Settings → Usage Quotas shows the size; move large files to Git LFS.",

@@ -1,5 +1,7 @@
 //! What the server itself says no to: its API and its git.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Finding, Subject, connection};
@@ -127,6 +129,10 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
             redirected(*status, Some(location))
         }
         git::Error::ServerError { status, .. } => server_error(*status),
+        git::Error::PackRefused { status, body } => pack_refused(*status, body),
+        git::Error::Lost { how, .. } => (Code::ConnectionLost, seen, vec![lost(*how)]),
+        git::Error::GaveUp { message } => (Code::ServerGaveUp, quoted(message), vec![]),
+        git::Error::DumbHttp => (Code::DumbHttp, subject.url.clone(), vec![]),
         git::Error::UnexpectedAnswer { status, content_type, first_bytes } => {
             unexpected("git's list of references", *status, content_type.as_deref(), first_bytes)
         }
@@ -141,6 +147,8 @@ pub(super) fn git(error: &git::Error, subject: &Subject) -> Finding {
         git::Error::Lfs(error) => super::lfs::finding(error, subject),
         git::Error::ReferenceInvalid { .. }
         | git::Error::ReferenceNotFound { .. }
+        | git::Error::DefaultBranchMissing { .. }
+        | git::Error::NotACommit { .. }
         | git::Error::Empty
         | git::Error::PathNotFound { .. }
         | git::Error::TargetNotEmpty { .. }
@@ -162,16 +170,20 @@ fn repository(error: &git::Error) -> Finding {
     match error {
         git::Error::ReferenceInvalid { .. } => (Code::ReferenceNotFound, seen, vec![]),
         git::Error::ReferenceNotFound { near, .. } => (Code::ReferenceNotFound, seen, perhaps(near)),
+        git::Error::DefaultBranchMissing { branches, .. } => {
+            (Code::ReferenceNotFound, seen, default_branch(branches))
+        }
+        git::Error::NotACommit { .. } => (Code::ReferenceNotACommit, seen, vec![]),
         git::Error::Empty => (Code::RepositoryEmpty, String::new(), vec![]),
         git::Error::TargetNotEmpty { path } => (Code::TargetNotEmpty, path.display().to_string(), vec![]),
-        git::Error::Target { path, .. } => {
-            (Code::DeliveryFailed, seen, vec![format!("Let the agent's user write to {}.", path.display())])
+        git::Error::Target { path, source } => {
+            (Code::DeliveryFailed, seen, vec![target(path, source.kind())])
         }
         git::Error::DiskFull { path } => (Code::DiskFull, path.display().to_string(), vec![]),
         git::Error::TooLarge { what: git::Limit::AnswerBytes, .. } => {
             (Code::TooLarge, seen, vec!["Ask for fewer or smaller files, or make a clone.".to_owned()])
         }
-        git::Error::TooLarge { .. } => (Code::TooLarge, seen, vec![]),
+        git::Error::TooLarge { what, .. } => (Code::TooLarge, seen, vec![too_large(*what)]),
         git::Error::PackCorrupt(_) => (Code::PackCorrupt, seen, vec![]),
         git::Error::UnsafePath { path } => (Code::UnsafePath, format!("`{path}`"), vec![]),
         git::Error::PathNotFound { near, .. } => (Code::PathNotFound, seen, perhaps(near)),
@@ -184,6 +196,77 @@ fn repository(error: &git::Error) -> Finding {
         git::Error::DeadlineExceeded => (Code::DeadlineExceeded, String::new(), vec![]),
         other => (Code::Internal, other.to_string(), vec![]),
     }
+}
+
+/// What lets a repository through that is over a limit: a setting, where there is one for it.
+fn too_large(what: git::Limit) -> String {
+    match what.setting() {
+        Some(key) => {
+            format!(
+                "Raise {key} in [limits] of the agent's configuration, or ask for less: a depth, for example."
+            )
+        }
+        None => format!(
+            "This limit on {} is fixed. Ask for less: other paths, a smaller list, or a clone instead of an answer.",
+            what.as_str()
+        ),
+    }
+}
+
+/// What makes a target writable.
+fn target(path: &Path, kind: ErrorKind) -> String {
+    let path = path.display();
+    match kind {
+        ErrorKind::InvalidFilename => format!(
+            "A name in the repository is longer than the file system of {path} allows, 255 bytes on most: clone to \
+             another file system, leave its directory out with --path (paths in a task), or rename the file."
+        ),
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("Mount the file system of {path} writable, or choose another target.")
+        }
+        _ => format!("Let the agent's user write to {path}."),
+    }
+}
+
+/// What to do where `HEAD` leads nowhere.
+fn default_branch(branches: &[String]) -> Vec<String> {
+    let ask = match branches {
+        [] => "Ask for a branch by its name.".to_owned(),
+        [first, ..] => {
+            format!("Ask for a branch by its name (--ref {first}); there is {}.", branches.join(", "))
+        }
+    };
+    vec![ask, "Or choose another default branch in the repository's settings on the server.".to_owned()]
+}
+
+/// A refusal right after the same credential was given the list of references.
+fn pack_refused(status: u16, body: &str) -> Finding {
+    let said = if body.is_empty() { String::new() } else { format!(", and says `{body}`") };
+    let seen = format!("status {status} to POST …/git-upload-pack{said}");
+    let remedy = match status {
+        413 => {
+            "Raise the limit for the bodies of requests in the proxy in front of the server (client_max_body_size in nginx)."
+        }
+        _ => {
+            "Have whatever is in front of the git server, a proxy or a web application firewall, pass POST requests to paths \
+             that end in /git-upload-pack."
+        }
+    };
+    (Code::GatewayRefused, seen, vec![remedy.to_owned()])
+}
+
+fn lost(how: git::Loss) -> String {
+    match how {
+        git::Loss::Cut => {
+            "Try again. Where it ends at about the same size or after the same time, raise the limit or the \
+                           timeout of the proxy or load balancer in front of the server."
+        }
+        git::Loss::Silence { .. } => {
+            "Look at the load of the server, and for a firewall on the way that forgets quiet \
+                                      connections."
+        }
+    }
+    .to_owned()
 }
 
 /// The right URL, where the server has told its base path.
