@@ -9,6 +9,7 @@ mod azure;
 mod bad_input;
 mod bounded;
 mod broken_answers;
+mod broken_transfers;
 mod bundle;
 mod catalogue;
 mod cli;

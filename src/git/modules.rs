@@ -55,6 +55,8 @@ pub struct Submodule {
     pub url: String,
     /// Its commit, in hex.
     pub commit: String,
+    /// Whether it stays empty unless it is asked for by its path (`update = none`).
+    pub is_left_out: bool,
 }
 
 /// A repository of a clone that may have submodules: the clone itself, or a submodule that has its place.
@@ -213,25 +215,22 @@ fn find(repository: &Repository, control: &Control) -> Result<Vec<Submodule>, Er
     }
     // A commit that is nowhere said to be had is an entry that nobody can follow, not even git.
     let Some(file) = file.filter(|_| !links.is_empty()) else { return Ok(Vec::new()) };
-    let mut places: HashMap<String, (String, String)> = HashMap::new();
+    let mut places: HashMap<String, (String, String, bool)> = HashMap::new();
     for section in config::parse(&content(repository, file)?).ok_or_else(|| unsafe_path(FILE.as_bytes()))? {
-        if section.is_left_out {
-            continue;
-        }
         if let (Some(path), Some(url)) = (section.path, section.url) {
-            places.insert(path.trim_end_matches('/').to_owned(), (section.name, url));
+            places.insert(path.trim_end_matches('/').to_owned(), (section.name, url, section.is_left_out));
         }
     }
     let mut found: Vec<Submodule> = Vec::new();
     for (path, commit) in links {
         let path = String::from_utf8(path).map_err(|error| unsafe_path(error.as_bytes()))?;
-        let Some((name, url)) = places.remove(&path) else { continue };
+        let Some((name, url, is_left_out)) = places.remove(&path) else { continue };
         for text in [&path, &name] {
             if !is_safe(text) {
                 return Err(unsafe_path(text.as_bytes()));
             }
         }
-        found.push(Submodule { name, path, url, commit });
+        found.push(Submodule { name, path, url, commit, is_left_out });
     }
     check_nesting(&found)?;
     Ok(found)
@@ -371,6 +370,7 @@ mod tests {
                 path: String::new(),
                 url: String::new(),
                 commit: String::new(),
+                is_left_out: false,
             };
             check_nesting(&names.iter().map(module).collect::<Vec<_>>()).is_ok()
         };

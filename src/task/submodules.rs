@@ -133,7 +133,9 @@ impl Walk<'_> {
     async fn look_below(&mut self, draft: &Draft, above: &Above<'_>) -> Result<(), Failure> {
         let submodules = &self.along.request.submodules;
         let mut found = draft.submodules(above.holder, self.along.control).await?;
-        if let Which::Named(names) = &submodules.which {
+        if submodules.which == Which::All {
+            found.retain(|module| !module.is_left_out);
+        } else if let Which::Named(names) = &submodules.which {
             let missing = names.iter().filter(|name| found.iter().all(|module| module.path != **name));
             let paths: Vec<String> = missing.map(|name| scrubbed(name)).collect();
             if !paths.is_empty() {

@@ -121,6 +121,6 @@ fn tags() -> Vec<Row> {
             maker.set("refs/tags/v1", &tag(maker, "tree", &tree, "tagger A <a@b> 1 +0000\n\nx\n"));
         })
         .at("v1")
-        .fails("reference_not_found"),
+        .fails("reference_not_a_commit"),
     ]
 }

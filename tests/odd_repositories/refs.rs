@@ -32,6 +32,24 @@ pub(crate) fn rows() -> Vec<Row> {
             maker.set("refs/remotes/origin/main", &commit);
             fs::write(maker.directory().join("HEAD"), "ref: refs/remotes/origin/main\n").unwrap();
         }),
+        row("references: an annotated tag of a file", |maker| {
+            maker.main(&maker.one_file());
+            let key = maker.blob("-----BEGIN PGP PUBLIC KEY BLOCK-----\n");
+            maker.git([
+                "-c",
+                "user.name=Ada",
+                "-c",
+                "user.email=ada@example.com",
+                "tag",
+                "-a",
+                "-m",
+                "x",
+                "key",
+                &key,
+            ]);
+        })
+        .at("key")
+        .fails("reference_not_a_commit"),
         row("references: a branch and a tag of one name", |maker| {
             let commit = maker.main(&maker.one_file());
             maker.set("refs/tags/main", &maker.commit(&maker.tree(&[]), &[&commit]));

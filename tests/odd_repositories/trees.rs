@@ -18,6 +18,11 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn names() -> Vec<Row> {
     vec![
+        row("names: one that is longer than file systems allow", |maker| {
+            let name = "x".repeat(256);
+            maker.main(&maker.tree(&[("100644", name.as_bytes(), &maker.blob("x"))]));
+        })
+        .fails("delivery_failed"),
         row("names: of any bytes", |maker| {
             let names: [&[u8]; 14] = [
                 b"latin-\xe4\xf6\xfc",

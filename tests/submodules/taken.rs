@@ -99,6 +99,32 @@ async fn named_ones_come_alone_and_without_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_that_git_leaves_out_come_only_where_they_are_named() {
+    on_both_engines(async || {
+        let (scene, [lib, ..]) = Scene::usual();
+        let modules = run_git(&scene.bare("web"), ["show", "main:.gitmodules"]);
+        let modules = modules.replace("path = \"libs/lib\"", "path = \"libs/lib\"\n\tupdate = none");
+        let work = scene.directory.path().join("work");
+        run_git(scene.directory.path(), ["clone", "-q", scene.bare("web").to_str().unwrap(), "work"]);
+        fs::write(work.join(".gitmodules"), modules + "\n").unwrap();
+        let who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"];
+        run_git(&work, [who.as_slice(), &["commit", "-q", "-a", "-m", "Leave it out"]].concat());
+        run_git(&work, ["push", "-q", "origin", "main"]);
+        let outcome = scene.task().run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        assert_eq!(outcome.0["submodules"], json!(["vendor/dep"]));
+        assert!(entries(&scene.target().join("libs/lib")).is_empty());
+        fs::remove_dir_all(scene.target()).unwrap();
+        let outcome = scene.task().named(&["libs/lib"]).run().await;
+        assert!(outcome.succeeded(), "{:#}", outcome.0);
+        scene.assert_whole(&[("libs/lib", &lib)]);
+        fs::remove_dir_all(work).unwrap();
+        fs::remove_dir_all(scene.target()).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn those_outside_of_the_chosen_paths_do_not_come() {
     on_both_engines(async || {
         let (scene, [lib, inner, _]) = Scene::usual();

@@ -9,7 +9,7 @@ pub(super) struct Section {
     pub(super) name: String,
     pub(super) path: Option<String>,
     pub(super) url: Option<String>,
-    /// Whether git leaves the submodule alone unless somebody asks for it by hand (`update = none`).
+    /// Whether git leaves the submodule empty (`update = none`).
     pub(super) is_left_out: bool,
 }
 
